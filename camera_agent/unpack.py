@@ -1,0 +1,213 @@
+"""Unpacks an encoding from the stage region into the spare slot, one output block per step.
+
+`deflate`: raw deflate with a 4 KB window. `patch`: one raw-deflate stream of operations
+    varint literal length | literal bytes | varint copy length | zigzag varint distance (only if copy length > 0)
+where a copy starts in the base at (end of the copy before) + (literal length) + distance; the first "end" is 0.
+Every operation yields at least one byte; lengths are bounded by the content's size from the manifest.
+
+The stage region is padded, so the stream must end by itself: exactly the encoding's bytes must have been consumed
+and exactly the content's bytes produced. Not one byte more is written than the manifest says, and no byte outside
+the base is read.
+
+RAM BUDGET: about 5.5 KB for DeflateIO (4 KB window), the caller's 4 KB output block, otherwise a few integers.
+"""
+
+from camera_agent.regions import BLOCK, StorageError
+
+WINDOW_BITS = 12
+_VARINT_BYTES = 5
+_OPERATIONS_PER_STEP = 256  # keeps a step short when operations are tiny
+_EINVAL = 22  # DeflateIO's word for bytes that are no deflate stream
+
+try:
+    import deflate
+
+    def _inflater(stream):
+        return deflate.DeflateIO(stream, deflate.RAW, WINDOW_BITS)
+
+    def _consumed(stream, _inflating):
+        return stream.tell()  # DeflateIO takes single bytes, so it never reads ahead
+
+    _BROKEN = (EOFError,)
+except ImportError:  # CPython
+    import zlib
+
+    class _Inflater:
+        """deflate.DeflateIO's reading half on top of zlib."""
+
+        def __init__(self, stream):
+            self._stream = stream
+            self._zlib = zlib.decompressobj(-WINDOW_BITS)
+            self.taken = 0
+
+        def readinto(self, view):
+            done = 0
+            while done < len(view) and not self._zlib.eof:
+                feed = self._zlib.unconsumed_tail
+                if not feed:
+                    feed = self._stream.read(256)
+                    self.taken += len(feed)
+                    if not feed:
+                        # what zlib holds back may still come out without further input
+                        rest = self._zlib.decompress(b"", len(view) - done)
+                        if not rest:
+                            raise EOFError
+                        view[done : done + len(rest)] = rest
+                        done += len(rest)
+                        continue
+                data = self._zlib.decompress(feed, len(view) - done)
+                view[done : done + len(data)] = data
+                done += len(data)
+            return done
+
+        @property
+        def consumed(self):
+            return self.taken - len(self._zlib.unused_data) - len(self._zlib.unconsumed_tail)
+
+    def _inflater(stream):
+        return _Inflater(stream)
+
+    def _consumed(_stream, inflating):
+        return inflating.consumed
+
+    _BROKEN = (EOFError, zlib.error)
+
+
+class UnpackError(Exception):
+    """The encoding does not unpack to what the manifest says. `reason` is digest-mismatch."""
+
+    def __init__(self, detail):
+        super().__init__(detail)
+        self.reason = "digest-mismatch"
+        self.detail = detail
+
+
+class Unpacker:
+    """Unpacks one encoding. Call step() until it answers False; then all content has been written.
+
+    `source`: region with .stream(); `encoding` and `size`: from the manifest; `write(offset, buf)`: where the content
+    goes, in whole blocks of 4096 but for the last; `base`: for a patch, with .size and .readinto(offset, mv);
+    `buffer`: 4 KB. step() raises UnpackError, or StorageError from the regions.
+    """
+
+    def __init__(self, source, encoding, size, write, buffer, base=None):
+        self._stream = source.stream()
+        self._inflating = _inflater(self._stream)
+        self._encoded_bytes = encoding["size"]
+        self._size = size
+        self._write = write
+        self._block = memoryview(buffer)[:BLOCK]
+        self._filled = 0
+        self.produced = 0  # bytes of content so far, those in the block included
+        self._one = memoryview(bytearray(1))
+        self._base = None
+        if encoding["kind"] == "patch":
+            if base is None:
+                raise UnpackError("a patch without its base")
+            self._base = base
+        self._literal = 0  # bytes of the current literal still to come
+        self._copy = 0  # bytes of the current copy still to come
+        self._source = 0  # where in the base they come from
+        self._literal_before = 0  # the current operation's literal length, until its copy is known
+
+    def step(self):
+        """Produce at most one block. True while there is more to do."""
+        if self._base is None:
+            self._take(min(BLOCK - self._filled, self._size - self.produced))
+        else:
+            operations = 0
+            while self._filled < BLOCK and operations < _OPERATIONS_PER_STEP:
+                if not self._literal and not self._copy:
+                    if self.produced == self._size:
+                        break
+                    self._next_operation()
+                    operations += 1
+                self._run()
+        at_end = self.produced == self._size and not self._literal and not self._copy
+        if self._filled == BLOCK or at_end:
+            self._write(self.produced - self._filled, self._block[: self._filled])
+            self._filled = 0
+        if at_end:
+            self._check_end()
+        return not at_end
+
+    def _inflate(self, view):
+        """Fill `view` as far as the stream goes; answers the bytes."""
+        done = 0
+        try:
+            while done < len(view):
+                n = self._inflating.readinto(view[done:])
+                if not n:
+                    break
+                done += n
+        except _BROKEN as error:
+            raise UnpackError("damaged deflate stream: %r" % error) from None
+        except OSError as error:
+            if error.errno == _EINVAL:
+                raise UnpackError("damaged deflate stream") from None
+            raise StorageError("storage-error", "read stage: %s" % error) from None
+        return done
+
+    def _take(self, count):
+        """Move `count` bytes from the stream into the block."""
+        if self._inflate(self._block[self._filled : self._filled + count]) != count:
+            raise UnpackError("the stream ends early")
+        self._filled += count
+        self.produced += count
+
+    def _varint(self):
+        value = shift = 0
+        for _ in range(_VARINT_BYTES):
+            if not self._inflate(self._one):
+                raise UnpackError("the patch ends early")
+            value |= (self._one[0] & 127) << shift
+            if self._one[0] < 128:
+                return value
+            shift += 7
+        raise UnpackError("a number in the patch is too long")
+
+    def _next_operation(self):
+        self._literal = self._literal_before = self._varint()
+        if self._literal > self._size - self.produced:
+            raise UnpackError("the patch makes more than the manifest says")
+        if not self._literal:
+            self._next_copy()
+
+    def _next_copy(self):
+        """The copy that follows the literal just taken."""
+        self._copy = self._varint()
+        if self._copy > self._size - self.produced:
+            raise UnpackError("the patch makes more than the manifest says")
+        if not self._copy:
+            if not self._literal_before:
+                raise UnpackError("an operation without effect")
+            return
+        folded = self._varint()
+        self._source += self._literal_before + ((folded >> 1) ^ -(folded & 1))
+        if self._source < 0 or self._source + self._copy > self._base.size:
+            raise UnpackError("a copy from outside the base")
+
+    def _run(self):
+        """Carry the current operation on until it or the block ends."""
+        room = BLOCK - self._filled
+        if self._literal:
+            count = min(self._literal, room)
+            self._take(count)
+            self._literal -= count
+            if not self._literal:
+                self._next_copy()
+            return
+        count = min(self._copy, room)
+        if self._base.readinto(self._source, self._block[self._filled : self._filled + count]) != count:
+            raise StorageError("storage-error", "the base is shorter than it was")
+        self._filled += count
+        self.produced += count
+        self._source += count
+        self._copy -= count
+
+    def _check_end(self):
+        if self._inflate(self._one):
+            raise UnpackError("the stream makes more than the manifest says")
+        consumed = _consumed(self._stream, self._inflating)
+        if consumed != self._encoded_bytes:
+            raise UnpackError("%d of %d encoded bytes used" % (consumed, self._encoded_bytes))

@@ -1,0 +1,3 @@
+"""fleetd: fleet management for OpenMV cameras."""
+
+__version__ = "0.1.0"

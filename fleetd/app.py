@@ -1,0 +1,270 @@
+"""The only place that builds and wires. Start order, and the same order backwards at the end.
+
+Start: lock the state folder, open and migrate the database, HTTP port (a clash shows before anything runs),
+broker, landing, connection to the broker, jobs, HTTP. Stop: HTTP, jobs, landing (stores and acknowledges what
+it has), connection, broker, database: a stop by signal loses nothing and leaves no work to be repeated.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from fleetd import __version__
+from fleetd.access import AccessControl
+from fleetd.broker import BrokerLink
+from fleetd.delivery import Delivery
+from fleetd.domain.presence import PresenceRules
+from fleetd.embedded import RunningBroker, start_broker
+from fleetd.errors import BrokerError, FleetError, SettingsError, StoreError
+from fleetd.ingest import Ingest
+from fleetd.jobs import Job, Jobs
+from fleetd.logs import get_logger
+from fleetd.ota import Ota
+from fleetd.ports import Inbound
+from fleetd.protocol.topics import DaemonTopic, all_up, format_topic
+from fleetd.registry import Registry
+from fleetd.settings import Settings
+from fleetd.store import migrate
+from fleetd.store.engine import SqlStore
+from fleetd.store.landing import Landed, Landing
+from fleetd.web.app import create_app
+from fleetd.web.server import serve
+
+log = get_logger(__name__)
+
+BROKER_WAIT_SECONDS = 10.0
+
+
+class Daemon:
+    """fleetd with everything it needs. `start()` returns when it works; `stop()` when nothing is left."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.instance = secrets.token_hex(8)
+        self.started_at = time.time()
+        self._closing = contextlib.ExitStack()
+        self._jobs: Jobs | None = None
+        self.broker: RunningBroker | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts everything in order; whatever fails, what was started is stopped again."""
+        with contextlib.ExitStack() as stack:
+            self._start(stack)
+            self._closing = stack.pop_all()
+
+    def stop(self) -> None:
+        """Stops everything in the opposite order."""
+        self._closing.close()
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        settings = self.settings
+        _make_private(settings.state_dir)
+        stack.enter_context(_only_one(settings.state_dir))
+        self.store = SqlStore(settings.database_url)
+        stack.callback(self.store.close)
+        if migrate.upgrade(self.store):
+            log.info("database_migrated", revision=migrate.newest_revision())
+        rules = PresenceRules(settings.presence.late_after, settings.presence.offline_after)
+        self.registry = Registry(self.store, time.time, rules=rules, wake=self._wake_delivery)
+        self.ota = Ota(self.store, time.time, wake=self._wake_delivery)
+        self.access = AccessControl(self.store, time.time)
+        api = create_app(
+            self.registry,
+            self.ota,
+            self.access,
+            status=self.status,
+            allowed_hosts=_allowed_hosts(settings),
+        )
+        http = serve(api, settings.http.host, settings.http.port)
+        stack.callback(http.stop)
+        self.url = http.url
+
+        host, port = self._start_broker(stack)
+        landing = Landing(self.store)
+        status_topic = format_topic(DaemonTopic("status"), settings.prefix)
+        self.link = BrokerLink(
+            host=host,
+            port=port,
+            client_id=settings.broker.client_id,
+            subscribe=all_up(settings.prefix),
+            receive=self._receive,
+            connected=self._broker_connected,
+            will=(status_topic, self._own_status(online=False)),
+            username=settings.broker.username,
+            password=settings.broker.secret(),
+        )
+        self.ingest = Ingest(
+            landing,
+            self.link,
+            prefix=settings.prefix,
+            receipt_seconds=settings.landing.receipt_seconds,
+            landed=self._landed,
+        )
+        self.delivery = Delivery(self.store, self.link, time.time, settings.prefix)
+        self.ingest.start()
+        stack.callback(self.link.stop, (status_topic, self._own_status(online=False)))
+        stack.callback(self.ingest.stop)
+        self.link.start()
+        if not self.link.wait_ready(BROKER_WAIT_SECONDS):
+            if self.broker is not None:
+                raise BrokerError(f"fleetd's own broker does not let it in: {self.link.last_error}")
+            log.warning("broker_not_reached", broker=self.link.address, reason=self.link.last_error)
+        self._jobs = Jobs(
+            [
+                Job("rollouts", 1.0, self.ota.process),
+                Job("delivery", 1.0, self._deliver),
+            ]
+        )
+        self._jobs.start()
+        stack.callback(self._jobs.stop)
+        self._write_entry_points()
+        http.start()
+        log.info("fleetd_started", version=__version__, http=self.url, mqtt=self.link.address)
+
+    def _start_broker(self, stack: contextlib.ExitStack) -> tuple[str, int]:
+        broker = self.settings.broker
+        mode = broker.mode
+        if mode == "auto" and broker.host is not None:
+            mode = "external"
+        if mode == "external":
+            if broker.host is None:
+                raise SettingsError("broker.mode is external, but broker.host names no broker.")
+            return broker.host, broker.port
+        self.broker = start_broker(
+            mode,
+            state_dir=self.settings.state_dir / "broker",
+            port=broker.port,
+            binary=broker.mosquitto,
+            durable=broker.durable,
+        )
+        stack.callback(self.broker.stop)
+        return self.broker.host, self.broker.port
+
+    def _write_entry_points(self) -> None:
+        """What `fleetctl` on this machine needs: the address, and the first admin token when it is made."""
+        folder = self.settings.state_dir
+        _write_private(folder / "endpoint.json", json.dumps({"url": self.url}) + "\n")
+        secret = self.access.first_admin_token()
+        if secret is not None:
+            _write_private(folder / "admin.token", secret + "\n")
+            log.info("first_admin", note="its key is in the file", file=str(folder / "admin.token"))
+
+    def status(self) -> Mapping[str, Any]:
+        """What fleetd knows about itself, for people and probes."""
+        problems = []
+        if not self.link.ready:
+            problems.append(f"MQTT broker at {self.link.address}: {self.link.last_error or 'not connected'}")
+        if self.ingest.trouble:
+            problems.append(f"database: {self.ingest.trouble}")
+        if self._jobs is not None:
+            problems += [f"job {name}: {error}" for name, error in self._jobs.failures.items()]
+        try:
+            counts: Mapping[str, int] = self.registry.counts()
+        except StoreError as error:
+            counts = {}
+            problems.append(f"database: {error}")
+        return {
+            "version": __version__,
+            "ok": not problems,
+            "problems": problems,
+            "instance": self.instance,
+            "uptime_s": round(time.time() - self.started_at, 1),
+            "database": self.store.url.render_as_string(hide_password=True),
+            "broker": {
+                "kind": self.broker.kind if self.broker is not None else "external",
+                "address": self.link.address,
+                "connected": self.link.ready,
+                "mqtt": self.link.version,
+                "connects": self.link.connects,
+            },
+            "prefix": self.settings.prefix,
+            "landing": dict(self.ingest.health()),
+            "counts": dict(counts),
+        }
+
+    def _own_status(self, *, online: bool) -> bytes:
+        body = {"online": online, "instance": self.instance, "version": __version__}
+        return json.dumps(body, separators=(",", ":")).encode()
+
+    def _broker_connected(self) -> None:
+        """Every connection may be to a broker that has forgotten everything."""
+        topic = format_topic(DaemonTopic("status"), self.settings.prefix)
+        with contextlib.suppress(BrokerError):  # it went away again: the next connection says it
+            self.link.publish(topic, self._own_status(online=True), retain=True)
+        self.delivery.broker_connected(secrets.token_hex(8))
+        self._wake_delivery()
+
+    def _receive(self, inbound: Inbound) -> None:
+        self.ingest.receive(inbound)
+
+    def _landed(self, landed: Landed) -> None:
+        if landed.updates and self._jobs is not None:
+            self._jobs.wake("rollouts")
+
+    def _wake_delivery(self) -> None:
+        if self._jobs is not None:
+            self._jobs.wake("delivery")
+
+    def _deliver(self) -> bool:
+        return self.link.ready and self.delivery.step()
+
+
+def run(settings: Settings, stopping: threading.Event) -> None:
+    """Runs fleetd until `stopping` is set."""
+    with Daemon(settings):
+        stopping.wait()
+        log.info("fleetd_stopping")
+    log.info("fleetd_stopped")
+
+
+def _allowed_hosts(settings: Settings) -> list[str]:
+    return ["localhost", "127.0.0.1", "::1", settings.http.host, *settings.http.allowed_hosts]
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingsError(f"The folder {folder} (setting state_dir) cannot be made: {error}") from error
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner may read, in one step."""
+    temporary = path.with_suffix(path.suffix + ".new")
+    try:
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise FleetError(f"{path} cannot be written: {error}") from error
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Any:
+    """Holds the state folder's lock: two daemons on one database would take each other's messages."""
+    with (folder / "fleetd.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SettingsError(
+                f"Another fleetd is running with the folder {folder}. Stop it, or set another state_dir."
+            ) from error
+        yield

@@ -1,0 +1,262 @@
+"""MQTT, and the only place that knows paho.
+
+One supervising thread owns the connection: connect, run until it breaks, wait, again. The session at the
+broker is persistent and messages are acknowledged by hand, so what arrives while fleetd is down or busy waits
+at the broker. Callbacks only hand over; when the receiver has no room they block, which stops reading the
+socket and leaves the backlog where it is safe.
+"""
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from fleetd.errors import BrokerError
+from fleetd.logs import get_logger
+from fleetd.ports import Inbound
+
+log = get_logger(__name__)
+
+KEEPALIVE_SECONDS = 30
+CONNECT_SECONDS = 5.0
+SESSION_SECONDS = 30 * 86400  # how long the broker keeps messages for an absent fleetd
+WINDOW = 1000  # unacknowledged messages the broker may send (MQTT 5; mosquitto's own setting for 3.1.1)
+BACKOFF_SECONDS = (0.5, 15.0)
+
+
+class BrokerLink:
+    """fleetd's connection to one MQTT broker. Implements `ports.Publisher`."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        client_id: str,
+        subscribe: str,
+        receive: Callable[[Inbound], None],
+        connected: Callable[[], None] = lambda: None,
+        will: tuple[str, bytes] | None = None,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self._host, self._port = host, port
+        self._client_id = client_id
+        self._subscribe = subscribe
+        self._receive = receive
+        self._connected = connected
+        self._will = will
+        self._credentials = (username, password)
+        self._protocol = MQTTProtocolVersion.MQTTv5
+        self._client: mqtt.Client | None = None
+        self._pending: list[mqtt.MQTTMessageInfo] = []
+        self._pending_lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._broken = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name="broker-link", daemon=True)
+        self.connects = 0
+        self.last_error: str | None = None
+
+    @property
+    def address(self) -> str:
+        """Host and port, for messages."""
+        return f"{self._host}:{self._port}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether the broker answers and has taken our subscription."""
+        return self._ready.is_set()
+
+    @property
+    def version(self) -> str:
+        """The MQTT version spoken with this broker."""
+        return "5.0" if self._protocol == MQTTProtocolVersion.MQTTv5 else "3.1.1"
+
+    def start(self) -> None:
+        """Begins connecting, in the background, for as long as it takes."""
+        self._thread.start()
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Waits until the broker answers."""
+        return self._ready.wait(timeout)
+
+    def stop(self, goodbye: tuple[str, bytes] | None = None) -> None:
+        """Publishes a last retained word, disconnects and ends the thread. Acknowledgements are flushed."""
+        if goodbye is not None and self.ready:
+            with contextlib.suppress(BrokerError):
+                self.publish(*goodbye, retain=True)
+                self.flush(2.0)
+        self._stopping.set()
+        client = self._client
+        if client is not None:
+            client.disconnect()
+        self._broken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def acknowledge(self, batch: Iterable[Inbound]) -> None:
+        """Sends PUBACKs in order of arrival. Messages of an earlier connection are skipped: their
+        packet ids mean nothing any more, and the broker repeats them anyway.
+        """
+        current = self._client
+        if current is None:
+            return
+        for inbound in batch:
+            if inbound.mid and inbound.connection is current:
+                current.ack(inbound.mid, 1)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """Queues a message at QoS 1. `flush` tells when the broker has it."""
+        client = self._client
+        if client is None or not self.ready:
+            raise BrokerError(f"The MQTT broker at {self.address} is not connected; it is sent when it is.")
+        info = client.publish(topic, payload, qos=1, retain=retain)
+        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            raise BrokerError(f"The MQTT broker at {self.address} did not take a message: {info.rc}")
+        with self._pending_lock:
+            self._pending.append(info)
+
+    def publish_once(self, topic: str, payload: bytes) -> None:
+        """Sends at QoS 0: good for what is repeated anyway."""
+        client = self._client
+        if client is not None and self.ready:
+            client.publish(topic, payload, qos=0)
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until the broker has acknowledged everything published; False when it did not in time."""
+        deadline = time.monotonic() + timeout
+        with self._pending_lock:
+            pending, self._pending = self._pending, []
+        for info in pending:
+            left = deadline - time.monotonic()
+            try:
+                info.wait_for_publish(max(left, 0.001))
+            except (RuntimeError, ValueError):
+                return False  # the connection went away; everything is published again after the next one
+            if not info.is_published():
+                return False
+        return True
+
+    def _supervise(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            self._run_once()
+            self._ready.clear()
+            if self._stopping.is_set():
+                break
+            # A connection that is closed at once (also right after CONNACK) counts as a failure.
+            failures = 0 if time.monotonic() - began > 10 else failures + 1
+            low, high = BACKOFF_SECONDS
+            delay = random.uniform(low / 2, min(high, low * 2**failures))  # noqa: S311  # jitter, not a secret
+            log.warning("broker_lost", broker=self.address, reason=self.last_error, retry_s=round(delay, 1))
+            self._stopping.wait(delay)
+
+    def _run_once(self) -> None:
+        """One connection from its first byte to its last."""
+        self._broken.clear()
+        client = self._new_client()
+        try:
+            if self._protocol == MQTTProtocolVersion.MQTTv5:
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho
+                properties.SessionExpiryInterval = SESSION_SECONDS
+                properties.ReceiveMaximum = WINDOW
+                client.connect(
+                    self._host, self._port, KEEPALIVE_SECONDS, clean_start=False, properties=properties
+                )
+            else:
+                client.connect(self._host, self._port, KEEPALIVE_SECONDS)
+        except (OSError, ValueError) as error:
+            self.last_error = f"no connection: {error}"
+            return
+        self._client = client
+        client.loop_start()
+        if not self._wait_connack(client):
+            self.last_error = self.last_error or "no answer to CONNECT"
+        else:
+            self._broken.wait()
+        client.disconnect()
+        client.loop_stop()
+        self._client = None
+
+    def _wait_connack(self, client: mqtt.Client) -> bool:
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while time.monotonic() < deadline and not self._stopping.is_set():
+            if client.is_connected():
+                return True
+            if self._broken.wait(0.02):
+                return client.is_connected()
+        return client.is_connected()
+
+    def _new_client(self) -> mqtt.Client:
+        v5 = self._protocol == MQTTProtocolVersion.MQTTv5
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            clean_session=None if v5 else False,
+            protocol=self._protocol,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = CONNECT_SECONDS
+        client.max_inflight_messages_set(200)
+        if self._credentials[0] is not None:
+            client.username_pw_set(*self._credentials)
+        if self._will is not None:
+            client.will_set(*self._will, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        return client
+
+    def _on_connect(
+        self, client: mqtt.Client, _data: Any, flags: mqtt.ConnectFlags, code: ReasonCode, _properties: Any
+    ) -> None:
+        if code.is_failure:
+            self.last_error = f"refused: {code}"
+            if "protocol version" in str(code).lower() and self._protocol == MQTTProtocolVersion.MQTTv5:
+                self._protocol = MQTTProtocolVersion.MQTTv311
+            self._broken.set()
+            return
+        self.connects += 1
+        log.info(
+            "broker_connected", broker=self.address, mqtt=self.version, session_present=flags.session_present
+        )
+        client.subscribe(self._subscribe, qos=1)
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Any
+    ) -> None:
+        refused = [str(code) for code in codes if code.is_failure]
+        if refused:
+            self.last_error = f"the subscription to {self._subscribe} was refused: {refused[0]}"
+            self._broken.set()
+            return
+        self.last_error = None
+        self._ready.set()
+        self._connected()
+
+    def _on_disconnect(
+        self, _client: mqtt.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any
+    ) -> None:
+        self.last_error = self.last_error or f"disconnected: {code}"
+        self._ready.clear()
+        self._broken.set()
+
+    def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        mid = message.mid if message.qos else 0
+        self._receive(Inbound(topic, bytes(message.payload), message.retain, time.time(), client, mid))

@@ -1,0 +1,1 @@
+"""Decisions without I/O and without a clock: facts and `now` in, an answer out."""

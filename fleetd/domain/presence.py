@@ -1,0 +1,38 @@
+"""Whether a camera is there: computed from what is known and the clock, never stored."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Presence(StrEnum):
+    """What the clock makes of a camera's silence."""
+
+    NEW = "new"  # enrolled, never heard of
+    ONLINE = "online"
+    LATE = "late"  # silent longer than usual; may be a short radio outage
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceRules:
+    """How long silence is ordinary, in seconds. Cameras report every 30 s unless set otherwise."""
+
+    late_after: float = 75.0
+    offline_after: float = 180.0
+
+
+def presence(*, seen_at: float | None, connected: bool, now: float, rules: PresenceRules) -> Presence:
+    """What a camera last seen at `seen_at` is at `now`.
+
+    `connected` is the camera's last claim. Its last will (connected false) makes a silent camera offline as
+    soon as it would be late; it never makes one offline that still talks, because wills may arrive out of
+    order after a quick reconnect.
+    """
+    if seen_at is None:
+        return Presence.NEW
+    silent = now - seen_at
+    if silent >= rules.offline_after:
+        return Presence.OFFLINE
+    if silent >= rules.late_after:
+        return Presence.LATE if connected else Presence.OFFLINE
+    return Presence.ONLINE if connected else Presence.LATE

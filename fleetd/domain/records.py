@@ -1,0 +1,224 @@
+"""The nouns that services, store and edges exchange. Frozen; times are Unix seconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One enrolled camera and what it last said of itself. `id` is internal, `name` is its identity."""
+
+    id: int
+    name: str
+    created_at: float
+    tags: frozenset[str] = frozenset()
+    note: str = ""
+    seen_at: float | None = None
+    connected: bool = False
+    boot: str | None = None
+    status_at: float | None = None
+    reset_cause: str | None = None
+    agent: str | None = None
+    firmware: str | None = None
+    board: str | None = None
+    uid: str | None = None
+    generation: int | None = None
+    release_id: str | None = None
+    release_digest: str | None = None
+    release_sequence: int | None = None
+    release_epoch: int | None = None
+    trial: str | None = None
+    storage: Mapping[str, Any] | None = None
+    network: Mapping[str, Any] | None = None
+    capabilities: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    led_color: str | None = None
+    led_pattern: str | None = None
+    led_reason: str | None = None
+    led_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A signed bundle. `digest` names the manifest's bytes, `content_sha256` what lies in a slot."""
+
+    id: str
+    kind: str
+    name: str
+    version: str
+    epoch: int
+    sequence: int
+    key_id: str
+    digest: str
+    content_sha256: str
+    content_size: int
+    labels: tuple[str, ...]
+    uploaded_at: float
+    uploaded_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEncoding:
+    """One encoding of a release's content, with its bytes."""
+
+    sha256: str
+    kind: str
+    base: str | None
+    size: int
+    data: bytes = field(repr=False)
+
+
+class RolloutState(StrEnum):
+    """Where a rollout is."""
+
+    RUNNING = "running"
+    PAUSED = "paused"  # by an operator
+    HALTED = "halted"  # by fleetd, because it did harm
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSettings:
+    """The limits of a rollout, as its creator chose them."""
+
+    max_failed: int = 1  # this many bad outcomes are tolerated before it halts
+    min_sample: int = 1  # no halt on fewer finished cameras
+    silence_s: float = 600.0  # silent this long after an offer was taken up: the camera counts as lost
+    accepted: int = 0  # bad outcomes that an operator accepted by resuming; they halt nothing any more
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A release on its way to the cameras a query names."""
+
+    id: int
+    release_id: str
+    target: str
+    state: RolloutState
+    reason: str | None
+    waves: tuple[int, ...]  # cumulative percent
+    wave: int
+    settings: RolloutSettings
+    created_at: float
+    created_by: str
+    finished_at: float | None
+
+
+class AssignmentState(StrEnum):
+    """One camera's part of a rollout. What may follow what is a table in `assignment.py`."""
+
+    PENDING = "pending"
+    OFFERED = "offered"
+    TRANSFERRING = "transferring"
+    VERIFYING = "verifying"
+    TRIAL = "trial"
+    CONFIRMED = "confirmed"
+    REVERTED = "reverted"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One camera's part of a rollout."""
+
+    id: int
+    rollout_id: int
+    camera_id: int
+    camera: str
+    release_id: str
+    wave: int
+    state: AssignmentState
+    reason: str | None
+    detail: str | None
+    generation: int | None
+    blocks_done: int | None
+    blocks_total: int | None
+    created_at: float
+    offered_at: float | None
+    changed_at: float
+    deadline_at: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """What one camera should run. `generation` grows with every change."""
+
+    camera_id: int
+    camera: str
+    generation: int
+    sent_generation: int
+    release_id: str | None
+    digest: str | None
+    config: Mapping[str, Any]
+    deadline: float | None
+    changed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """What a camera said about an update, as landed."""
+
+    id: int
+    camera_id: int
+    boot: str
+    seq: int
+    received_at: float
+    generation: int
+    release_id: str
+    state: str
+    reason: str | None
+    detail: str | None
+    digest: str | None
+    blocks_done: int | None
+    blocks_total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One observation of a status LED."""
+
+    camera: str
+    at: float
+    color: str
+    pattern: str
+    source: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A public key whose releases are accepted. `public` is x || y, 64 bytes in hex."""
+
+    key_id: str
+    public: str
+    name: str
+    added_at: float
+    revoked_at: float | None
+
+
+class Role(StrEnum):
+    """What a token may do: look, operate, or everything."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token; the secret itself is stored only as a hash."""
+
+    id: int
+    name: str
+    role: Role
+    created_at: float
+    revoked_at: float | None

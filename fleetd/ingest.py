@@ -1,0 +1,272 @@
+"""Messages from cameras on their way into the database: validate, batch, commit, then acknowledge.
+
+One writer thread takes whatever waits as soon as it is free, so batches grow with the load and a lone message
+is stored at once. Nothing is acknowledged before its transaction is committed. A message that cannot be
+stored as what it claims to be goes to the dead letters and is acknowledged, so that it cannot block the queue.
+"""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from pydantic import ValidationError
+
+from fleetd.errors import FleetError, StoreError
+from fleetd.logs import get_logger
+from fleetd.ports import Inbound, Inflow
+from fleetd.protocol import limits
+from fleetd.protocol.messages import UP
+from fleetd.protocol.topics import CameraTopic, format_topic, parse_topic
+from fleetd.store.landing import Arrival, DeadLetter, Landed, Landing
+
+log = get_logger(__name__)
+
+BATCH = 2_000
+INBOX_MESSAGES = 20_000
+INBOX_BYTES = 64 * 1024 * 1024
+RECEIPT_RANGES = 100  # ranges in one `down/ack`
+RETRY_SECONDS = (0.1, 5.0)
+
+
+@dataclass(slots=True)
+class IngestCounts:
+    """What happened since the start."""
+
+    received: int = 0
+    stored: int = 0
+    repeated: int = 0
+    unknown: int = 0
+    dead: int = 0
+    lost: int = 0
+    batches: int = 0
+    retries: int = 0
+
+
+class Inbox:
+    """A queue bounded in messages and bytes. `put` waits for room: that is the back-pressure."""
+
+    def __init__(self, messages: int = INBOX_MESSAGES, size: int = INBOX_BYTES) -> None:
+        self._most, self._most_bytes = messages, size
+        self._items: deque[Inbound] = deque()
+        self._bytes = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the inbox takes nothing any more."""
+        return self._closed
+
+    def put(self, item: Inbound) -> bool:
+        """Adds a message, waiting for room as long as it takes; False when the inbox was closed."""
+        with self._changed:
+            while not self._closed and (len(self._items) >= self._most or self._bytes >= self._most_bytes):
+                self._changed.wait()
+            if self._closed:
+                return False
+            self._items.append(item)
+            self._bytes += len(item.payload)
+            self._changed.notify_all()
+            return True
+
+    def take(self, most: int, timeout: float) -> list[Inbound]:
+        """Whatever waits, at most `most`; waits up to `timeout` seconds for the first."""
+        with self._changed:
+            if not self._items and not self._closed:
+                self._changed.wait(timeout)
+            batch = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+            self._bytes -= sum(len(item.payload) for item in batch)
+            self._changed.notify_all()
+            return batch
+
+    def close(self) -> None:
+        """Refuses further messages and wakes everyone; what is inside can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def decode(inbound: Inbound, prefix: str) -> Arrival | DeadLetter:
+    """What a message is, or why it cannot be stored. Never raises, whatever arrives."""
+    topic = parse_topic(inbound.topic, prefix)
+    if not isinstance(topic, CameraTopic) or topic.lane != "up":
+        return _dead(inbound, "topic", "not a topic that cameras publish on")
+    if len(inbound.payload) > limits.UP_BYTES:
+        return _dead(inbound, "too-big", f"{len(inbound.payload)} bytes; the limit is {limits.UP_BYTES}")
+    channel, _, rest = topic.channel.partition("/")
+    adapter = UP.get(channel)
+    if adapter is None:
+        return _dead(inbound, "channel", f"this version stores nothing from up/{channel}")
+    try:
+        body = adapter.validate_json(inbound.payload)
+        if channel == "reply":  # free-form data: nothing that JSON itself does not know
+            json.dumps(body.get("data"), allow_nan=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "message"
+        return _dead(inbound, "invalid", f"{where}: {first['msg']}")
+    except (ValueError, RecursionError) as error:
+        return _dead(inbound, "invalid", str(error))
+    return Arrival(topic.camera, channel, rest, body, inbound.received_at, inbound.retained)
+
+
+def _dead(inbound: Inbound, reason: str, detail: str) -> DeadLetter:
+    return DeadLetter(inbound.topic, inbound.payload, reason, detail, inbound.received_at)
+
+
+class Ingest:
+    """The writer thread between the broker and the database."""
+
+    def __init__(
+        self,
+        landing: Landing,
+        link: Inflow,
+        *,
+        prefix: str,
+        receipt_seconds: float = 2.0,
+        landed: Callable[[Landed], None] = lambda _landed: None,
+        inbox: Inbox | None = None,
+    ) -> None:
+        self._landing = landing
+        self._link = link
+        self._prefix = prefix
+        self._receipt_seconds = receipt_seconds
+        self._on_landed = landed
+        self.inbox = inbox or Inbox()
+        self.counts = IngestCounts()
+        self.trouble: str | None = None  # why nothing can be stored right now
+        self._receipts: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        self._receipts_sent = time.monotonic()
+        self._abandon = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+
+    def start(self) -> None:
+        """Begins storing."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stores and acknowledges what is inside, then ends; what cannot be stored stays with the broker."""
+        self.inbox.close()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+            self._abandon.set()
+            self._thread.join(timeout)
+
+    def receive(self, inbound: Inbound) -> None:
+        """Hands a message over; waits while the inbox is full."""
+        self.inbox.put(inbound)
+
+    def health(self) -> Mapping[str, object]:
+        """Counts since the start and what is wrong now."""
+        return {**asdict(self.counts), "waiting": len(self.inbox), "trouble": self.trouble}
+
+    def _run(self) -> None:
+        while True:
+            batch = self.inbox.take(BATCH, timeout=min(0.5, self._receipt_seconds))
+            if batch:
+                self._store(batch)
+            elif self.inbox.closed:
+                break
+            self._send_receipts()
+        self._send_receipts(now=True)
+
+    def _store(self, batch: Sequence[Inbound]) -> None:
+        arrivals: list[Arrival] = []
+        dead: list[DeadLetter] = []
+        for inbound in batch:
+            item = decode(inbound, self._prefix)
+            if isinstance(item, Arrival):
+                arrivals.append(item)
+            else:
+                dead.append(item)
+        self.counts.received += len(batch)
+        landed = self._write(arrivals, dead)
+        if landed is None:
+            return  # shutting down with a database that does not answer: the broker still has the messages
+        self._link.acknowledge(batch)
+        self._account(landed)
+
+    def _write(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter]) -> Landed | None:
+        """Stores a batch, however long the database needs to come back; None when told to stop meanwhile."""
+        delay = RETRY_SECONDS[0]
+        refused = 0
+        while not self._abandon.is_set():
+            try:
+                landed = self._landing.write(arrivals, dead)
+            except StoreError as error:  # busy, full, gone: nothing is wrong with the messages
+                if self.trouble is None:
+                    log.warning("store_unavailable", error=str(error), waiting=len(self.inbox))
+                self.trouble = str(error)
+                self.counts.retries += 1
+                self._abandon.wait(delay)
+                delay = min(RETRY_SECONDS[1], delay * 2)
+            except Exception as error:  # noqa: BLE001  # one bad message must not stop the others
+                refused += 1
+                log.warning("batch_refused", messages=len(arrivals), error=repr(error))
+                if refused > 1:  # the first time a camera may just have been removed
+                    return self._write_one_by_one(arrivals, dead)
+            else:
+                if self.trouble is not None:
+                    log.info("store_available", waiting=len(self.inbox))
+                self.trouble = None
+                return landed
+        return None
+
+    def _write_one_by_one(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter]) -> Landed | None:
+        total = Landed()
+        for arrival in arrivals:
+            try:
+                landed = self._landing.write([arrival])
+            except StoreError:
+                return None if self._abandon.is_set() else self._write(arrivals, dead)
+            except Exception as error:  # noqa: BLE001  # whatever it is, this message is the cause
+                letter = DeadLetter(
+                    f"{self._prefix}/{arrival.camera}/up/{arrival.channel}",
+                    json.dumps(arrival.body, default=str).encode("utf-8", "replace"),
+                    "unstorable",
+                    repr(error),
+                    arrival.received_at,
+                )
+                landed = self._landing.write([], [letter])
+            _add(total, landed)
+        _add(total, self._landing.write([], dead))
+        return total
+
+    def _account(self, landed: Landed) -> None:
+        counts = self.counts
+        counts.stored += landed.stored
+        counts.repeated += landed.repeated
+        counts.unknown += landed.unknown
+        counts.dead += landed.dead
+        counts.lost += landed.lost
+        counts.batches += 1
+        self._receipts.update(landed.receipts)
+        self._on_landed(landed)
+
+    def _send_receipts(self, *, now: bool = False) -> None:
+        """Tells cameras what is stored, one small message per camera and boot every few seconds."""
+        if not self._receipts or (not now and time.monotonic() - self._receipts_sent < self._receipt_seconds):
+            return
+        self._receipts_sent = time.monotonic()
+        receipts, self._receipts = self._receipts, {}
+        for (camera, boot), pairs in receipts.items():
+            topic = format_topic(CameraTopic(camera, "down", "ack"), self._prefix)
+            for start in range(0, len(pairs), RECEIPT_RANGES):
+                body = {"boot": boot, "seq": pairs[start : start + RECEIPT_RANGES]}
+                try:
+                    self._link.publish_once(topic, json.dumps(body, separators=(",", ":")).encode())
+                except (FleetError, ValueError, OSError) as error:
+                    log.warning("receipt_not_sent", camera=camera, error=str(error))
+
+
+def _add(total: Landed, one: Landed) -> None:
+    for name in ("stored", "repeated", "unknown", "dead", "lost"):
+        setattr(total, name, getattr(total, name) + getattr(one, name))
+    total.updates = total.updates or one.updates
+    total.receipts.update(one.receipts)

@@ -1,0 +1,287 @@
+"""Who the cameras are and what they last said: enrolment, tags, presence, LED sightings, history, commands."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleetd.domain.presence import Presence, PresenceRules, presence
+from fleetd.domain.records import Camera, Sighting
+from fleetd.domain.target import matches, parse_target
+from fleetd.errors import ConflictError, InvalidError, NotFoundError, UnknownCameraError
+from fleetd.ports import Clock, Store, UnitOfWork
+from fleetd.protocol.ids import is_camera_id
+
+SECRET_BYTES = 20  # 160 random bits: nothing to guess, so one round of SHA-256 is enough to store
+COMMANDS = ("identify", "reboot")
+TAG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+LED_COLORS = ("off", "red", "green", "blue", "cyan", "magenta", "yellow", "white", "unknown")
+LED_PATTERNS = ("solid", "blink", "blink-fast", "double-blink", "cycle", "off", "unknown")
+LED_SOURCES = ("usb", "operator", "inference")
+
+
+@dataclass(frozen=True, slots=True)
+class CameraView:
+    """A camera with what the clock makes of its silence."""
+
+    camera: Camera
+    presence: Presence
+    silent_s: float | None
+
+
+class Registry:
+    """The service around cameras. `wake` is called when there is something to publish."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        rules: PresenceRules | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._rules = rules or PresenceRules()
+        self._wake = wake
+
+    def enrol(self, name: str, *, actor: str, tags: Iterable[str] = (), note: str = "") -> tuple[Camera, str]:
+        """Makes a camera known and answers it with its credential, which is shown this once only."""
+        if not is_camera_id(name):
+            raise InvalidError(
+                f"{name!r} cannot be a camera's name: use 1 to 63 lower case letters, digits and dashes, "
+                "beginning with a letter or digit.",
+                name=name,
+            )
+        wanted = _tags(tags)
+        secret = secrets.token_urlsafe(SECRET_BYTES)
+        with self._store.transaction() as work:
+            if work.cameras.get(name) is not None:
+                raise ConflictError(
+                    f"A camera named {name} is enrolled already. Nothing was changed. "
+                    "`fleetctl cameras rotate-secret` gives it a new credential.",
+                    camera=name,
+                )
+            camera = work.cameras.add(name, _hash(secret), self._clock())
+            work.cameras.set_tags(camera.id, wanted)
+            if note:
+                work.cameras.set_note(camera.id, note)
+            work.access.record(actor, "camera.enrol", name, {"tags": sorted(wanted)}, self._clock())
+            return self._get(work, name), secret
+
+    def rotate_secret(self, name: str, *, actor: str) -> str:
+        """Gives a camera a new credential; the old one ends."""
+        secret = secrets.token_urlsafe(SECRET_BYTES)
+        with self._store.transaction() as work:
+            camera = self._get(work, name)
+            work.cameras.set_secret(camera.id, _hash(secret))
+            work.access.record(actor, "camera.rotate-secret", name, {}, self._clock())
+        return secret
+
+    def remove(self, name: str, *, actor: str) -> None:
+        """Forgets a camera and everything it sent."""
+        with self._store.transaction() as work:
+            camera = self._get(work, name)
+            work.cameras.remove(camera.id)
+            work.access.record(actor, "camera.remove", name, {}, self._clock())
+
+    def tag(
+        self, name: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), actor: str
+    ) -> CameraView:
+        """Adds and removes tags."""
+        more, less = _tags(add), frozenset(remove)
+        with self._store.transaction() as work:
+            camera = self._get(work, name)
+            tags = (camera.tags | more) - less
+            if tags != camera.tags:
+                work.cameras.set_tags(camera.id, tags)
+                work.access.record(actor, "camera.tag", name, {"tags": sorted(tags)}, self._clock())
+            return self._view(self._get(work, name))
+
+    def camera(self, name: str) -> CameraView:
+        """One camera; UnknownCameraError when it is not enrolled."""
+        with self._store.reading() as work:
+            return self._view(self._get(work, name))
+
+    def cameras(self, target: str | None = None) -> list[CameraView]:
+        """All cameras, or those a target query names, by name."""
+        query = parse_target(target) if target else None
+        with self._store.reading() as work:
+            views = [self._view(camera) for camera in work.cameras.all()]
+        if query is None:
+            return views
+        return [view for view in views if matches(query, view.camera, view.presence)]
+
+    def report_led(
+        self, name: str, *, color: str, pattern: str, source: str, reason: str | None, actor: str
+    ) -> None:
+        """Notes what somebody, or a USB probe, has seen a camera's LED do."""
+        for value, known, what in (
+            (color, LED_COLORS, "colour"),
+            (pattern, LED_PATTERNS, "pattern"),
+            (source, LED_SOURCES, "source"),
+        ):
+            if value not in known:
+                raise InvalidError(f"{value!r} is no LED {what}. Known: {', '.join(known)}.", value=value)
+        with self._store.transaction() as work:
+            camera = self._get(work, name)
+            now = self._clock()
+            work.history.add_sighting(camera.id, now, color, pattern, source, reason)
+            work.cameras.set_led(camera.id, color, pattern, reason, now)
+            facts = {"color": color, "pattern": pattern, "source": source}
+            work.access.record(actor, "camera.led", name, facts, now)
+
+    def sightings(self, name: str | None, *, since: float | None = None, limit: int = 100) -> list[Sighting]:
+        """What LEDs were seen to do, newest first."""
+        with self._store.reading() as work:
+            if name is not None:
+                self._get(work, name)
+            return work.history.sightings(camera=name, since=since, limit=limit)
+
+    def results(
+        self,
+        *,
+        camera: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        label: str | None = None,
+        limit: int = 100,
+    ) -> list[Mapping[str, Any]]:
+        """Classifications, newest first."""
+        with self._store.reading() as work:
+            if camera is not None:
+                self._get(work, camera)
+            return work.history.results(camera=camera, since=since, until=until, label=label, limit=limit)
+
+    def telemetry(
+        self,
+        *,
+        camera: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+    ) -> list[Mapping[str, Any]]:
+        """Telemetry, newest first."""
+        with self._store.reading() as work:
+            if camera is not None:
+                self._get(work, camera)
+            return work.history.telemetry(camera=camera, since=since, until=until, limit=limit)
+
+    def events(
+        self,
+        *,
+        camera: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+    ) -> list[Mapping[str, Any]]:
+        """Boots, exceptions and other events, newest first."""
+        with self._store.reading() as work:
+            if camera is not None:
+                self._get(work, camera)
+            return work.history.events(camera=camera, since=since, until=until, limit=limit)
+
+    def label_counts(self, *, camera: str | None = None, since: float) -> list[Mapping[str, Any]]:
+        """How often each camera saw each label with each release since then."""
+        with self._store.reading() as work:
+            if camera is not None:
+                self._get(work, camera)
+            return work.history.labels(camera=camera, since=since)
+
+    def unknown(self, limit: int = 100) -> list[Mapping[str, Any]]:
+        """Names that publish without being enrolled."""
+        with self._store.reading() as work:
+            return work.cameras.unknown(limit)
+
+    def dead_letters(self, limit: int = 100) -> list[Mapping[str, Any]]:
+        """Messages that could not be stored as what they claim to be."""
+        with self._store.reading() as work:
+            return work.history.dead_letters(limit=limit)
+
+    def counts(self) -> Mapping[str, int]:
+        """How much is stored of each kind."""
+        with self._store.reading() as work:
+            return work.history.counts()
+
+    def send_command(
+        self,
+        name: str,
+        command: str,
+        *,
+        args: Mapping[str, Any] | None = None,
+        ttl_s: int = 60,
+        actor: str,
+    ) -> str:
+        """Queues a command for a camera and answers its id. It is dropped when it could not be sent in time."""
+        if command not in COMMANDS:
+            raise InvalidError(f"{command!r} is no command. Known: {', '.join(COMMANDS)}.", command=command)
+        if not 1 <= ttl_s <= 86400:
+            raise InvalidError("A command stays good for 1 to 86400 seconds.", ttl_s=ttl_s)
+        command_id = secrets.token_hex(8)
+        with self._store.transaction() as work:
+            camera = self._get(work, name)
+            now = self._clock()
+            work.commands.add(command_id, camera.id, command, args or {}, ttl_s, actor, now)
+            work.access.record(actor, f"camera.{command}", name, {"command": command_id}, now)
+        self._wake()
+        return command_id
+
+    def command(self, command_id: str) -> Mapping[str, Any]:
+        """What became of a command: queued, sent, done, failed or expired, with the camera's reply."""
+        with self._store.reading() as work:
+            row = work.commands.get(command_id)
+            if row is None:
+                raise NotFoundError(f"There is no command {command_id}.", command=command_id)
+            replies = work.history.replies(command_id=command_id)
+        own = [reply for reply in replies if reply["camera"] == row["camera"]]
+        if own:
+            state = "done" if own[0]["ok"] else "failed"
+        elif self._clock() > row["created_at"] + row["ttl_s"]:
+            state = "expired"
+        else:
+            state = "sent" if row["sent_at"] is not None else "queued"
+        reply = own[0] if own else None
+        return {
+            "id": row["id"],
+            "camera": row["camera"],
+            "command": row["name"],
+            "state": state,
+            "created_at": row["created_at"],
+            "sent_at": row["sent_at"],
+            "reason": reply["reason"] if reply else None,
+            "data": reply["data"] if reply else None,
+        }
+
+    def _get(self, work: UnitOfWork, name: str) -> Camera:
+        camera = work.cameras.get(name)
+        if camera is None:
+            raise UnknownCameraError(
+                f"No camera named {name} is enrolled. `fleetctl cameras list` shows those that are.",
+                camera=name,
+            )
+        return camera
+
+    def _view(self, camera: Camera) -> CameraView:
+        now = self._clock()
+        return CameraView(
+            camera=camera,
+            presence=presence(seen_at=camera.seen_at, connected=camera.connected, now=now, rules=self._rules),
+            silent_s=None if camera.seen_at is None else max(0.0, now - camera.seen_at),
+        )
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _tags(tags: Iterable[str]) -> frozenset[str]:
+    wanted = frozenset(tags)
+    for tag in wanted:
+        if not TAG.fullmatch(tag):
+            raise InvalidError(
+                f"{tag!r} cannot be a tag: use lower case letters, digits, dots, dashes and underscores, at most 63.",
+                tag=tag,
+            )
+    return wanted

@@ -1,0 +1,1 @@
+"""The database, and the only place that knows SQLAlchemy."""

@@ -1,0 +1,98 @@
+"""Cameras: enrolment, tags and reported state."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from fleetd.domain.records import Camera
+from fleetd.store.tables import camera_state, camera_tags, cameras, unknown_cameras
+
+_STATE = [column for column in camera_state.c if column.name not in ("camera_id", "status_seq")]
+_SELECT = sa.select(cameras.c.id, cameras.c.name, cameras.c.created_at, cameras.c.note, *_STATE).select_from(
+    cameras.outerjoin(camera_state, camera_state.c.camera_id == cameras.c.id)
+)
+_RENAMED = {column.name for column in _STATE}
+
+
+class SqlCameras:
+    """Implements `ports.Cameras` inside one transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def add(self, name: str, secret_hash: str | None, now: float) -> Camera:
+        """Enrols a camera; a ConflictError leaves the transaction when the name is taken."""
+        row = self._connection.execute(
+            sa.insert(cameras)
+            .values(name=name, created_at=now, secret_hash=secret_hash)
+            .returning(cameras.c.id)
+        )
+        camera_id = int(row.scalar_one())
+        self._connection.execute(sa.insert(camera_state).values(camera_id=camera_id))
+        self.forget_unknown(name)
+        return Camera(id=camera_id, name=name, created_at=now)
+
+    def get(self, name: str) -> Camera | None:
+        """The camera with that name."""
+        row = self._connection.execute(_SELECT.where(cameras.c.name == name)).one_or_none()
+        if row is None:
+            return None
+        tags = self._connection.execute(sa.select(camera_tags.c.tag).where(camera_tags.c.camera_id == row.id))
+        return _camera(row, frozenset(tags.scalars()))
+
+    def all(self) -> list[Camera]:
+        """All cameras by name."""
+        tags: dict[int, set[str]] = {}
+        for camera_id, tag in self._connection.execute(sa.select(camera_tags.c.camera_id, camera_tags.c.tag)):
+            tags.setdefault(camera_id, set()).add(tag)
+        rows = self._connection.execute(_SELECT.order_by(cameras.c.name))
+        return [_camera(row, frozenset(tags.get(row.id, ()))) for row in rows]
+
+    def remove(self, camera_id: int) -> None:
+        """Deletes the camera with everything that hangs on it."""
+        self._connection.execute(sa.delete(cameras).where(cameras.c.id == camera_id))
+
+    def set_secret(self, camera_id: int, secret_hash: str) -> None:
+        """Replaces the credential's hash."""
+        self._connection.execute(
+            sa.update(cameras).where(cameras.c.id == camera_id).values(secret_hash=secret_hash)
+        )
+
+    def set_tags(self, camera_id: int, tags: frozenset[str]) -> None:
+        """Replaces the camera's tags."""
+        self._connection.execute(sa.delete(camera_tags).where(camera_tags.c.camera_id == camera_id))
+        if tags:
+            rows = [{"camera_id": camera_id, "tag": tag} for tag in sorted(tags)]
+            self._connection.execute(sa.insert(camera_tags), rows)
+
+    def set_note(self, camera_id: int, note: str) -> None:
+        """Replaces the operator's note."""
+        self._connection.execute(sa.update(cameras).where(cameras.c.id == camera_id).values(note=note))
+
+    def set_led(self, camera_id: int, color: str, pattern: str, reason: str | None, at: float) -> None:
+        """Notes the LED's state unless a newer one is known."""
+        table = camera_state
+        newer = sa.or_(table.c.led_at.is_(None), table.c.led_at <= at)
+        self._connection.execute(
+            sa.update(table)
+            .where(table.c.camera_id == camera_id, newer)
+            .values(led_color=color, led_pattern=pattern, led_reason=reason, led_at=at)
+        )
+
+    def unknown(self, limit: int) -> list[Mapping[str, Any]]:
+        """Names that publish without being enrolled, latest first."""
+        query = sa.select(unknown_cameras).order_by(unknown_cameras.c.last_seen.desc()).limit(limit)
+        return [row._asdict() for row in self._connection.execute(query)]
+
+    def forget_unknown(self, name: str) -> None:
+        """Takes a name off the list of unknown ones."""
+        self._connection.execute(sa.delete(unknown_cameras).where(unknown_cameras.c.name == name))
+
+
+def _camera(row: sa.Row[Any], tags: frozenset[str]) -> Camera:
+    state = {name: value for name, value in row._mapping.items() if name in _RENAMED}
+    state["capabilities"] = tuple(state["capabilities"] or ())
+    state["problems"] = tuple(state["problems"] or ())
+    state["connected"] = bool(state["connected"])
+    return Camera(id=row.id, name=row.name, created_at=row.created_at, note=row.note, tags=tags, **state)

@@ -1,0 +1,152 @@
+"""Opening the database and handing out transactions.
+
+SQLite runs in WAL mode with `synchronous=FULL`: what was committed survives a power cut, which is what an
+acknowledgement promises. Writers take turns (`BEGIN IMMEDIATE`, and a lock inside this process so that
+waiting is not polling); readers never wait.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+
+from fleetd.errors import ConflictError, SettingsError, StoreError
+from fleetd.store.access import SqlAccess
+from fleetd.store.cameras import SqlCameras
+from fleetd.store.commands import SqlCommands
+from fleetd.store.history import SqlHistory
+from fleetd.store.releases import SqlReleases
+from fleetd.store.rollouts import SqlRollouts
+
+SQLITE_BUSY_SECONDS = 30.0
+
+
+class SqlUnitOfWork:
+    """One transaction's repositories, made when first used."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    @cached_property
+    def cameras(self) -> SqlCameras:
+        """Enrolled cameras."""
+        return SqlCameras(self._connection)
+
+    @cached_property
+    def history(self) -> SqlHistory:
+        """What cameras sent."""
+        return SqlHistory(self._connection)
+
+    @cached_property
+    def releases(self) -> SqlReleases:
+        """Signed releases."""
+        return SqlReleases(self._connection)
+
+    @cached_property
+    def rollouts(self) -> SqlRollouts:
+        """Rollouts, assignments, desired states."""
+        return SqlRollouts(self._connection)
+
+    @cached_property
+    def commands(self) -> SqlCommands:
+        """Commands to cameras."""
+        return SqlCommands(self._connection)
+
+    @cached_property
+    def access(self) -> SqlAccess:
+        """Tokens and the audit trail."""
+        return SqlAccess(self._connection)
+
+
+class SqlStore:
+    """The database behind `url`, e.g. `sqlite:///fleet.db` or `postgresql+psycopg://...`."""
+
+    def __init__(self, url: str | URL) -> None:
+        try:
+            self.url = make_url(url)
+        except sa.exc.ArgumentError as error:
+            raise SettingsError(
+                f"The database URL {url!r} cannot be read: {error}. Example: sqlite:///fleetd-data/fleet.db"
+            ) from error
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite and self.url.database:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        options: dict[str, Any] = {}
+        if self.is_sqlite:
+            options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+        try:
+            self.engine = sa.create_engine(self.url, **options)
+        except (sa.exc.SQLAlchemyError, ImportError) as error:
+            raise SettingsError(
+                f"The database {self.url.render_as_string()} cannot be used: {error}"
+            ) from error
+        self._writing = threading.Lock()
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def connect(self, *, write: bool) -> Iterator[sa.Connection]:
+        """A connection inside one transaction; database errors leave as errors of ours."""
+        lock = self._writing if write and self.is_sqlite else None
+        if lock is not None and not lock.acquire(timeout=SQLITE_BUSY_SECONDS):
+            raise StoreError("The database is busy with another write for too long. Nothing was changed.")
+        try:
+            with (
+                self.engine.connect().execution_options(fleetd_write=write) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except sa.exc.IntegrityError as error:
+            raise ConflictError(
+                f"That clashes with what is stored already. Nothing was changed. ({error.orig})"
+            ) from error
+        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+            raise StoreError(
+                f"The database cannot be used right now: {error.orig}. Nothing was changed."
+            ) from error
+        finally:
+            if lock is not None:
+                lock.release()
+
+    @contextmanager
+    def transaction(self) -> Iterator[SqlUnitOfWork]:
+        """A writing transaction: commits at the end of the block, rolls back on any exception."""
+        with self.connect(write=True) as connection:
+            yield SqlUnitOfWork(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[SqlUnitOfWork]:
+        """A consistent view for reading."""
+        with self.connect(write=False) as connection:
+            yield SqlUnitOfWork(connection)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self.engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={int(SQLITE_BUSY_SECONDS * 1000)}",
+        "temp_store=MEMORY",
+        "cache_size=-16000",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("fleetd_write", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

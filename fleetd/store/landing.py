@@ -1,0 +1,319 @@
+"""Landing a batch of messages: one transaction for rows, marks and reported state.
+
+What `write` returns is durable. A message counts once whatever the broker or the camera repeats, because the
+range of stored sequence numbers of its boot (table `boots`) changes in the same transaction as its rows.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from fleetd.domain.ranges import Ranges
+from fleetd.store import tables
+from fleetd.store.engine import SqlStore
+from fleetd.store.rows import LED_STATE, ROWS, STATUS_STATE
+
+BOOTS_CACHED = 20_000
+UNKNOWN_KEPT = 1_000
+DEAD_LETTERS_KEPT = 1_000
+DEAD_LETTERS_PER_BATCH = 100
+DEAD_LETTER_BYTES = 2_048
+
+
+class Arrival(NamedTuple):
+    """One valid message from a camera. `channel` is the first word after `up/`, `rest` what follows it."""
+
+    camera: str
+    channel: str
+    rest: str
+    body: Any  # a dict that the channel's TypeAdapter has validated
+    received_at: float
+    retained: bool
+
+
+class DeadLetter(NamedTuple):
+    """A message that could not be stored as what it claims to be."""
+
+    topic: str
+    payload: bytes
+    reason: str
+    detail: str
+    received_at: float
+
+
+@dataclass(slots=True)
+class Landed:
+    """What one batch did. `receipts` are all stored ranges of the boots it touched."""
+
+    stored: int = 0
+    repeated: int = 0
+    unknown: int = 0
+    dead: int = 0
+    lost: int = 0  # sequence numbers that cameras declared lost
+    updates: bool = False  # an update report is among the rows
+    receipts: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Boot:
+    id: int
+    ranges: Ranges
+    lost: int
+    offset_s: float | None
+    last_seen: float
+
+    def copy(self) -> "_Boot":
+        return _Boot(self.id, self.ranges.copy(), self.lost, self.offset_s, self.last_seen)
+
+
+class Landing:
+    """The bulk writer. One per database: it remembers which sequence numbers are stored."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self._ids: dict[str, int] = {}
+        self._boots: OrderedDict[tuple[int, str], _Boot] = OrderedDict()
+
+    def forget(self) -> None:
+        """Drops what is remembered; it is read again from the database when needed."""
+        self._ids.clear()
+        self._boots.clear()
+
+    def write(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter] = ()) -> Landed:
+        """Stores a batch in one transaction, or raises and stores nothing of it."""
+        try:
+            with self._store.connect(write=True) as connection:
+                batch = _Batch(connection, self._ids, self._boots)
+                landed = batch.land(arrivals, dead)
+        except BaseException:
+            self.forget()  # a camera may have been removed, another process may have written
+            raise
+        self._ids = batch.ids
+        self._boots.update(batch.boots)
+        for key in batch.boots:
+            self._boots.move_to_end(key)
+        while len(self._boots) > BOOTS_CACHED:
+            self._boots.popitem(last=False)
+        return landed
+
+
+class _Batch:
+    """One transaction's work. Remembered state is copied before it changes, so a rollback forgets nothing."""
+
+    def __init__(
+        self, connection: sa.Connection, ids: dict[str, int], known: OrderedDict[tuple[int, str], _Boot]
+    ) -> None:
+        self._connection = connection
+        self._known = known
+        self.ids = dict(ids)
+        self.boots: dict[tuple[int, str], _Boot] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._seen: dict[int, float] = {}
+        self._landed = Landed()
+
+    def land(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter]) -> Landed:
+        self._find_cameras({arrival.camera for arrival in arrivals})
+        known = [arrival for arrival in arrivals if arrival.camera in self.ids]
+        if len(known) < len(arrivals):
+            self._note_unknown([arrival for arrival in arrivals if arrival.camera not in self.ids])
+        self._find_boots(known)
+        for arrival in known:
+            self._take(arrival)
+        self._bury(dead)
+        self._write()
+        names = {camera_id: name for name, camera_id in self.ids.items()}
+        for (camera_id, boot), mark in self.boots.items():
+            self._landed.receipts[names[camera_id], boot] = mark.ranges.pairs()
+        return self._landed
+
+    def _find_cameras(self, names: set[str]) -> None:
+        missing = [name for name in names if name not in self.ids]
+        for chunk in _chunks(missing, 500):
+            table = tables.cameras
+            rows = self._connection.execute(
+                sa.select(table.c.name, table.c.id).where(table.c.name.in_(chunk))
+            )
+            self.ids.update((row.name, row.id) for row in rows)
+
+    def _find_boots(self, arrivals: Iterable[Arrival]) -> None:
+        table = tables.boots
+        first: dict[tuple[int, str], Arrival] = {}
+        for arrival in arrivals:
+            if arrival.body["seq"]:
+                first.setdefault((self.ids[arrival.camera], arrival.body["boot"]), arrival)
+        missing = []
+        for key in first:
+            mark = self._known.get(key)
+            if mark is None:
+                missing.append(key)
+            else:
+                self.boots[key] = mark.copy()
+        for chunk in _chunks(missing, 200):
+            wanted = sa.tuple_(table.c.camera_id, table.c.boot).in_(chunk)
+            for row in self._connection.execute(sa.select(table).where(wanted)):
+                self.boots[row.camera_id, row.boot] = _Boot(
+                    row.id, Ranges.from_json(row.ranges), row.lost, row.offset_s, row.last_seen
+                )
+        for key in missing:
+            if key not in self.boots:
+                at = first[key].received_at
+                insert = sa.insert(table).values(
+                    camera_id=key[0], boot=key[1], first_seen=at, last_seen=at, ranges="[]"
+                )
+                boot_id = int(self._connection.execute(insert.returning(table.c.id)).scalar_one())
+                self.boots[key] = _Boot(boot_id, Ranges(), 0, None, at)
+
+    def _take(self, arrival: Arrival) -> None:
+        body = arrival.body
+        camera_id = self.ids[arrival.camera]
+        if body["seq"] == 0:
+            self._last_will(camera_id, arrival)
+            return
+        mark = self.boots[camera_id, body["boot"]]
+        if not mark.ranges.add(body["seq"]):
+            self._landed.repeated += 1
+            return
+        low = body.get("low")
+        if low is not None and low <= body["seq"]:  # a camera cannot be done with what it has not sent
+            mark.lost += (lost := mark.ranges.close_below(low))
+            self._landed.lost += lost
+        mark.lost += (closed := mark.ranges.bound())
+        self._landed.lost += closed
+        offset = arrival.received_at - body["up_ms"] / 1000
+        if not arrival.retained and (mark.offset_s is None or offset < mark.offset_s):
+            mark.offset_s = offset
+        happened = (mark.offset_s if mark.offset_s is not None else offset) + body["up_ms"] / 1000
+        if not arrival.retained:
+            mark.last_seen = max(mark.last_seen, arrival.received_at)
+            self._seen[camera_id] = max(self._seen.get(camera_id, 0.0), happened)
+        at = body.get("t", happened)
+        if not -366 * 86400 < at - arrival.received_at < 3600:
+            at = happened  # the camera's clock is not to be believed
+        head = {
+            "camera_id": camera_id,
+            "boot_id": mark.id,
+            "seq": body["seq"],
+            "at": at,
+            "received_at": arrival.received_at,
+        }
+        for table, row in ROWS[arrival.channel](body, head, arrival.rest):
+            self._rows.setdefault(table, []).append(row)
+        self._landed.updates = self._landed.updates or arrival.channel == "update"
+        self._landed.stored += 1
+
+    def _last_will(self, camera_id: int, arrival: Arrival) -> None:
+        """A will says only that the connection of that boot broke; it may be older than the newest boot."""
+        if arrival.channel == "status" and not arrival.retained:
+            mine = (_STATE.c.camera_id == camera_id, _STATE.c.boot == arrival.body["boot"])
+            self._connection.execute(sa.update(_STATE).where(*mine).values(connected=False))
+        self._landed.stored += 1
+
+    def _note_unknown(self, arrivals: Sequence[Arrival]) -> None:
+        table = tables.unknown_cameras
+        counted: dict[str, list[float]] = {}
+        for arrival in arrivals:
+            counted.setdefault(arrival.camera, []).append(arrival.received_at)
+        self._landed.unknown += len(arrivals)
+        kept = int(self._connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+        for name, times in counted.items():
+            update = sa.update(table).where(table.c.name == name)
+            update = update.values(last_seen=max(times), messages=table.c.messages + len(times))
+            if self._connection.execute(update).rowcount == 0 and kept < UNKNOWN_KEPT:
+                kept += 1
+                row = {
+                    "name": name,
+                    "first_seen": min(times),
+                    "last_seen": max(times),
+                    "messages": len(times),
+                }
+                self._connection.execute(sa.insert(table).values(row))
+
+    def _bury(self, dead: Sequence[DeadLetter]) -> None:
+        self._landed.dead += len(dead)
+        rows = [
+            {
+                "received_at": letter.received_at,
+                "topic": letter.topic[:512],
+                "payload": letter.payload[:DEAD_LETTER_BYTES],
+                "size": len(letter.payload),
+                "reason": letter.reason,
+                "detail": letter.detail[:500],
+            }
+            for letter in dead[-DEAD_LETTERS_PER_BATCH:]
+        ]
+        if not rows:
+            return
+        table = tables.dead_letters
+        self._connection.execute(sa.insert(table), rows)
+        newest = int(self._connection.execute(sa.select(sa.func.max(table.c.id))).scalar_one())
+        self._connection.execute(sa.delete(table).where(table.c.id <= newest - DEAD_LETTERS_KEPT))
+
+    def _write(self) -> None:
+        """Rows by table, then marks and reported state: a handful of statements whatever the batch's size."""
+        status = self._rows.pop(STATUS_STATE, [])
+        leds = self._rows.pop(LED_STATE, [])
+        for name, rows in self._rows.items():
+            self._connection.execute(sa.insert(tables.metadata.tables[name]), rows)
+        if self.boots:
+            marks = [
+                {
+                    "b_id": mark.id,
+                    "b_ranges": mark.ranges.to_json(),
+                    "b_lost": mark.lost,
+                    "b_offset": mark.offset_s,
+                    "b_seen": mark.last_seen,
+                }
+                for mark in self.boots.values()
+            ]
+            self._connection.execute(_UPDATE_BOOT, marks)
+        if self._seen:
+            seen = [{"b_camera": camera, "b_seen": at} for camera, at in self._seen.items()]
+            self._connection.execute(_UPDATE_SEEN, seen)
+        for row in status:
+            state = tables.camera_state
+            self._connection.execute(
+                sa.update(state).where(state.c.camera_id == row.pop("camera_id")).values(row)
+            )
+        if leds:
+            self._connection.execute(_UPDATE_LED, leds)
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+_UPDATE_BOOT = (
+    sa.update(tables.boots)
+    .where(tables.boots.c.id == sa.bindparam("b_id"))
+    .values(
+        ranges=sa.bindparam("b_ranges"),
+        lost=sa.bindparam("b_lost"),
+        offset_s=sa.bindparam("b_offset"),
+        last_seen=sa.bindparam("b_seen"),
+    )
+)
+_STATE = tables.camera_state
+_UPDATE_SEEN = (
+    sa.update(_STATE)
+    .where(
+        _STATE.c.camera_id == sa.bindparam("b_camera"),
+        sa.or_(_STATE.c.seen_at.is_(None), _STATE.c.seen_at < sa.bindparam("b_seen")),
+    )
+    .values(seen_at=sa.bindparam("b_seen"))
+)
+_UPDATE_LED = (
+    sa.update(_STATE)
+    .where(
+        _STATE.c.camera_id == sa.bindparam("b_camera"),
+        sa.or_(_STATE.c.led_at.is_(None), _STATE.c.led_at <= sa.bindparam("b_at")),
+    )
+    .values(
+        led_color=sa.bindparam("b_color"),
+        led_pattern=sa.bindparam("b_pattern"),
+        led_reason=sa.bindparam("b_reason"),
+        led_at=sa.bindparam("b_at"),
+    )
+)

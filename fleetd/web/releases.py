@@ -1,0 +1,103 @@
+"""/releases: upload a signed release, look at those that exist."""
+
+from typing import Any, Final, Literal
+
+from fastapi import APIRouter, Request, Response, status
+from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
+
+from fleetd.errors import UnavailableError
+from fleetd.web.inputs import ReleasePath
+from fleetd.web.services import Operator, OtaService, Viewer
+from fleetd.web.uploads import read_release
+
+router = APIRouter(prefix="/releases", tags=["releases"])
+
+_UPLOAD_SCHEMA: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["manifest", "encodings"],
+                    "properties": {
+                        "manifest": {"type": "string", "format": "binary"},
+                        "encodings": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+class ReleaseOut(BaseModel):
+    """A signed release."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    kind: str
+    name: str
+    version: str
+    epoch: int
+    sequence: int
+    key_id: str
+    digest: str
+    content_sha256: str
+    content_size: int
+    labels: list[str]
+    uploaded_at: float
+    uploaded_by: str
+
+
+class NextReleaseOut(BaseModel):
+    """What the next release has to be called and numbered to be accepted."""
+
+    release: str
+    epoch: int
+    sequence: int
+
+
+@router.get("")
+def list_releases(ota: OtaService, _: Viewer) -> list[ReleaseOut]:
+    """All releases."""
+    return [ReleaseOut.model_validate(release) for release in ota.releases()]
+
+
+@router.get("/next")
+def next_release(
+    ota: OtaService, _: Viewer, kind: Literal["model", "config", "agent"] = "model"
+) -> NextReleaseOut:
+    """The id, epoch and sequence number to sign into the next release of that kind."""
+    release, epoch, sequence = ota.next_release(kind)
+    return NextReleaseOut(release=release, epoch=epoch, sequence=sequence)
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=_UPLOAD_SCHEMA)
+async def upload(request: Request, ota: OtaService, actor: Operator) -> ReleaseOut:
+    """Stores a signed release: multipart with one `manifest` and its `encodings`."""
+    uploading = request.app.state.uploading
+    if uploading.locked():  # one at a time, so that memory for one is enough
+        raise UnavailableError("Another release is being uploaded. Nothing was changed; try again shortly.")
+    async with uploading:
+        manifest, encodings = await read_release(request)
+        release = await run_in_threadpool(ota.add_release, manifest, encodings, actor=actor)
+    return ReleaseOut.model_validate(release)
+
+
+@router.get("/{release_id}")
+def show(release_id: ReleasePath, ota: OtaService, _: Viewer) -> ReleaseOut:
+    """One release."""
+    return ReleaseOut.model_validate(ota.release(release_id))
+
+
+@router.get(
+    "/{release_id}/manifest",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+def manifest(release_id: ReleasePath, ota: OtaService, _: Viewer) -> Response:
+    """The signed manifest, byte for byte as cameras check it."""
+    return Response(ota.manifest(release_id), media_type="application/octet-stream")

@@ -1,0 +1,38 @@
+"""Presence is what the clock makes of the facts."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetd.domain.presence import Presence, PresenceRules, presence
+
+RULES = PresenceRules(late_after=75, offline_after=180)
+
+
+def at(silent: float, *, connected: bool = True) -> Presence:
+    return presence(seen_at=1000.0, connected=connected, now=1000.0 + silent, rules=RULES)
+
+
+def test_a_camera_that_never_spoke_is_new() -> None:
+    assert presence(seen_at=None, connected=False, now=5.0, rules=RULES) is Presence.NEW
+
+
+def test_silence_turns_online_into_late_and_then_offline() -> None:
+    assert [at(s) for s in (0, 74, 75, 179, 180)] == [
+        Presence.ONLINE,
+        Presence.ONLINE,
+        Presence.LATE,
+        Presence.LATE,
+        Presence.OFFLINE,
+    ]
+
+
+def test_a_last_will_is_late_at_first_because_most_outages_are_short() -> None:
+    assert at(10, connected=False) is Presence.LATE
+    assert at(80, connected=False) is Presence.OFFLINE
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.booleans())
+def test_longer_silence_never_looks_better(a: float, b: float, connected: bool) -> None:
+    order = [Presence.ONLINE, Presence.LATE, Presence.OFFLINE]
+    short, long = sorted((a, b))
+    assert order.index(at(short, connected=connected)) <= order.index(at(long, connected=connected))
