@@ -49,7 +49,11 @@ def keyring(public_keys):
 def verify(public_key, signature, digest):
     """Whether `signature` (64 bytes) over the 32-byte SHA-256 `digest` was made with this key. Never raises
     for wrong values; wrong lengths answer False."""
-    if len(public_key) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES or len(digest) != DIGEST_BYTES:
+    if (
+        len(public_key) != PUBLIC_KEY_BYTES
+        or len(signature) != SIGNATURE_BYTES
+        or len(digest) != DIGEST_BYTES
+    ):
         return False
     qx = int.from_bytes(bytes(public_key[:32]), "big")
     qy = int.from_bytes(bytes(public_key[32:]), "big")

@@ -61,9 +61,9 @@ def open_manifest(blob, keys):
     try:
         manifest = json.loads(str(view[HEADER_BYTES:], "utf-8"))
     except MemoryError:
-        raise ManifestError("out-of-memory", "the manifest does not fit into memory")
+        raise ManifestError("out-of-memory", "the manifest does not fit into memory") from None
     except (ValueError, RuntimeError):  # RuntimeError: nested too deeply
-        raise ManifestError("manifest-invalid", "not JSON")
+        raise ManifestError("manifest-invalid", "not JSON") from None
     _check(manifest)
     return manifest
 

@@ -99,7 +99,7 @@ class Client:
         """Sends CONNECT (clean session; the will is retained, QoS 1). Raises MqttError."""
         self._forget()
         self._stream = stream
-        self._started = self._received = self._sent = self._checked = now
+        self._started = self._received = self._sent = self._checked = self._drained = now
         fields = [client_id]
         flags = 0x02
         if will_topic is not None:
@@ -270,6 +270,7 @@ class Client:
             gone = min(self._skip, self._end)  # start is 0 here: nothing else is kept while draining
             self._skip -= gone
             self._start = gone
+            self._drained = now
         return True
 
     def _handle_packet(self, now):
@@ -392,8 +393,8 @@ class Client:
         code = self._buf[at + 1]
         if code:
             raise MqttError(_REFUSALS.get(code, "refused"))
-        if self._buf[at]:
-            raise MqttError("unexpected")  # a session, though a clean one was asked for
+        if self._buf[at] > 1:  # 1: it kept a session that we did not ask for, which does no harm
+            raise MqttError("malformed")
         self.connected = True
 
     def _u16(self, at):
@@ -413,16 +414,19 @@ class Client:
                 self._ping_sent = now
         elif now - self._ping_sent >= _SILENT_MS and silent >= _SILENT_MS:
             raise MqttError("no-pingresp")
-        elif now - self._ping_sent >= _ANSWER_MS:
+        elif self._is_overdue(self._ping_sent, now):
             raise MqttError("no-answer")
         if now - self._checked >= 1000:
             self._checked = now
             for packet_id in self._flight:
-                if now - self._flight[packet_id] >= _ANSWER_MS:
+                if self._is_overdue(self._flight[packet_id], now):
                     raise MqttError("no-answer")
             for packet_id in self._asked:
-                if now - self._asked[packet_id][0] >= _ANSWER_MS:
+                if self._is_overdue(self._asked[packet_id][0], now):
                     raise MqttError("no-answer")
+
+    def _is_overdue(self, since, now):
+        return now - max(since, self._drained) >= _ANSWER_MS  # answers queue behind what is drained
 
 
 def _qos(first):

@@ -15,7 +15,9 @@ import os
 BLOCK = 4096
 _MARGIN = 64 * 1024  # left free for everything else on the volume
 _LEAST_SLOT = 48 * 1024  # 12 KB of header and manifest + a model worth having
-_DEFAULT_SLOT = 4 * 1024 * 1024  # filling more takes minutes on an SD card; the setting slot_bytes asks for more
+_DEFAULT_SLOT = (
+    4 * 1024 * 1024
+)  # filling more takes minutes on an SD card; the setting slot_bytes asks for more
 _ENOSPC = 28
 
 
@@ -41,9 +43,9 @@ class FileRegion:
         self._path = path
         try:
             self.size = os.stat(path)[6] // BLOCK * BLOCK
-            self._file = open(path, "r+b", 0)  # noqa: SIM115 (open for as long as the camera runs)
+            self._file = open(path, "r+b", 0)
         except OSError as error:
-            raise _storage_error(error, "open " + path)
+            raise _storage_error(error, "open " + path) from None
 
     def readinto(self, offset, mv):
         """Fill `mv` from `offset`; answers the bytes read, less than asked only at the region's end."""
@@ -59,7 +61,7 @@ class FileRegion:
                     raise StorageError("storage-error", "%s is shorter than it was" % self._path)
                 done += n
         except OSError as error:
-            raise _storage_error(error, "read " + self._path)
+            raise _storage_error(error, "read " + self._path) from None
         return done
 
     def write(self, offset, buf):
@@ -69,13 +71,13 @@ class FileRegion:
         view = memoryview(buf)
         try:
             self._file.seek(offset)
-            while len(view):
+            while len(view) > 0:
                 n = self._file.write(view)
                 if not n:
                     raise StorageError("storage-error", "%s takes no bytes" % self._path)
                 view = view[n:]
         except OSError as error:
-            raise _storage_error(error, "write " + self._path)
+            raise _storage_error(error, "write " + self._path) from None
 
     def sync(self):
         """Return when everything written is on the medium."""
@@ -86,7 +88,7 @@ class FileRegion:
             elif hasattr(os, "sync"):
                 os.sync()
         except OSError as error:
-            raise _storage_error(error, "sync " + self._path)
+            raise _storage_error(error, "sync " + self._path) from None
 
     def stream(self):
         """The region from its start as a native stream with .read, .readinto and .tell, as DeflateIO needs one.
@@ -133,7 +135,7 @@ def allocate(path, size, feed=None):
                 _remove(path)
             if isinstance(error, StorageError):
                 raise
-            raise _storage_error(error, "make " + path)
+            raise _storage_error(error, "make " + path) from None
     return FileRegion(path)
 
 
@@ -167,7 +169,9 @@ def slot_size(free, existing):
     """How big each of slot a, slot b and stage becomes on a volume with `free` bytes besides the `existing` ones."""
     share = (free + existing - _MARGIN - 2 * BLOCK) // 3 // BLOCK * BLOCK
     if share < _LEAST_SLOT:
-        raise StorageError("not-enough-storage", "%d bytes free, %d needed" % (free, 3 * _LEAST_SLOT + _MARGIN))
+        raise StorageError(
+            "not-enough-storage", "%d bytes free, %d needed" % (free, 3 * _LEAST_SLOT + _MARGIN)
+        )
     return min(share, _DEFAULT_SLOT)
 
 

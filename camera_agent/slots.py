@@ -1,13 +1,8 @@
-"""Two slots for a release's content and the two-copy pointer that says which one counts.
+"""Two slots for a release's content, and the pointer copies on storage.
 
-Slot:    0: b"FSL1" | u32 manifest length | u32 crc32(manifest) | u32 0, 16: the signed manifest, 12288: content.
-         The header's sector is the last thing written and the first thing wiped.
-Pointer: 64 bytes, little endian: b"FPT1" | u32 counter | u8 confirmed (0 none, 1 a, 2 b) | u8 trial | u8 attempts |
-         u8 flags (1: the trial is a fallback) | u32 floor epoch | u32 floor sequence | 16 bytes: mark of the release
-         that failed its trial last (zero: none) | u8 why (index into REASONS) | 3 zero | u32 generation of the trial |
-         zero | u32 crc32 of all before. Two copies, written in turn; the valid one with the higher counter wins.
-
-Two decisions are pure: `newest` (which pointer copy counts) and `decide` (what to run at boot).
+A slot: 0: b"FSL1" | u32 manifest length | u32 crc32(manifest) | u32 0, 16: the signed manifest, 12288: the content.
+The header's sector is the last thing written and the first thing wiped. A slot counts only if header and CRC hold, the
+signature verifies and the content's SHA-256 is the manifest's. What the pointer says is camera_agent/pointer.py.
 
 RAM BUDGET: the caller's 4 KB buffer for hashing; while a manifest is read from a slot its bytes (at most 8 KB) and
 what json.loads makes of them, of which everything but the encodings stays with the Slot object.
@@ -19,201 +14,23 @@ from binascii import crc32
 
 from camera_agent import crypto, protocol
 from camera_agent.manifest import HEADER_BYTES, ManifestError, digest_of, open_manifest
+from camera_agent.pointer import (
+    NO_MARK,
+    POINTER_BYTES,
+    REASONS,
+    Pointer,
+    decode_pointer,
+    encode_pointer,
+    newest,
+    release_mark,
+    why_code,
+)
 from camera_agent.regions import BLOCK, StorageError
 
 CONTENT_OFFSET = 12288
-ATTEMPTS = 2  # how often a trial may start before it is reverted
-FALLBACK_ATTEMPTS = 8  # nothing stands behind a fallback: a few unlucky power cuts must not cost the last model
-POINTER_BYTES = 64
-FALLBACK = 1  # flag: the trial stands in for a damaged confirmed slot, so the floor does not bind it
-
-# Why a trial was reverted; the position is what storage keeps, so words are only ever appended.
-REASONS = (
-    "trial-crashed",
-    "trial-hung",
-    "model-load-failed",
-    "labels-mismatch",
-    "golden-mismatch",
-    "inference-too-slow",
-    "out-of-memory",
-    "unsupported-op",
-    "boot-loop",
-    "low-power",
-)
-
 _SLOT_MAGIC = b"FSL1"
 _SLOT_HEADER = "<4sIII"
 _SLOT_HEADER_BYTES = 16
-_POINTER_MAGIC = b"FPT1"
-_POINTER = "<4sIBBBBII16sBBBBI"
-_POINTER_BODY = 60
-_NO_MARK = bytes(16)
-
-
-def release_mark(release):
-    """The 16 bytes by which the pointer remembers a release id."""
-    return crypto.sha256(release.encode())[:16]
-
-
-# --- pointer ----------------------------------------------------------------------------------------------
-
-
-class Pointer:
-    """One pointer record. Treated as a value: `but()` makes a changed copy."""
-
-    FIELDS = ("counter", "confirmed", "trial", "attempts", "flags", "epoch", "sequence", "failed", "why", "generation")
-
-    def __init__(self):
-        self.counter = self.confirmed = self.trial = self.attempts = self.flags = 0
-        self.epoch = self.sequence = self.why = self.generation = 0
-        self.failed = _NO_MARK
-
-    def but(self, **changes):
-        """A copy with these fields changed."""
-        copy = Pointer()
-        for name in self.FIELDS:
-            setattr(copy, name, changes.get(name, getattr(self, name)))
-        return copy
-
-    def __eq__(self, other):
-        return isinstance(other, Pointer) and encode_pointer(self) == encode_pointer(other)
-
-    def __hash__(self):
-        return hash(encode_pointer(self))
-
-
-def encode_pointer(pointer):
-    """The record's 64 bytes."""
-    body = struct.pack(
-        _POINTER,
-        _POINTER_MAGIC,
-        pointer.counter,
-        pointer.confirmed,
-        pointer.trial,
-        pointer.attempts,
-        pointer.flags,
-        pointer.epoch,
-        pointer.sequence,
-        pointer.failed,
-        pointer.why,
-        0,
-        0,
-        0,
-        pointer.generation,
-    )
-    body += bytes(_POINTER_BODY - len(body))
-    return body + struct.pack("<I", crc32(body))
-
-
-def decode_pointer(record):
-    """The Pointer in these bytes, or None when they are not one."""
-    if len(record) < POINTER_BYTES:
-        return None
-    record = bytes(record[:POINTER_BYTES])
-    if crc32(record[:_POINTER_BODY]) != struct.unpack_from("<I", record, _POINTER_BODY)[0]:
-        return None
-    fields = struct.unpack_from(_POINTER, record, 0)
-    if fields[0] != _POINTER_MAGIC or fields[2] > 2 or fields[3] > 2:
-        return None
-    if fields[3] and fields[3] == fields[2]:
-        return None
-    pointer = Pointer()
-    (pointer.counter, pointer.confirmed, pointer.trial, pointer.attempts, pointer.flags) = fields[1:6]
-    (pointer.epoch, pointer.sequence, pointer.failed, pointer.why) = fields[6:10]
-    pointer.generation = fields[13]
-    return pointer
-
-
-def newest(first, second):
-    """Which of the two copies (Pointer or None) counts: 0 or 1; None when neither is valid."""
-    if first is None and second is None:
-        return None
-    if second is None:
-        return 0
-    return 1 if first is None or second.counter > first.counter else 0
-
-
-# --- what to run ------------------------------------------------------------------------------------------
-
-
-class Decision:
-    """What to do at boot. `use`: slot to run (0: none). `trial`: whether it is one. `pointer`: what has to be on
-    storage before that, or None when nothing changes. `ended`: (slot, state, reason) of a trial that is over, or
-    None. `wipe`: the slot whose header is to be wiped afterwards (0: none). `problem`: a word for the status."""
-
-    def __init__(self, use, trial, pointer, ended, wipe, problem):
-        self.use = use
-        self.trial = trial
-        self.pointer = pointer
-        self.ended = ended
-        self.wipe = wipe
-        self.problem = problem
-
-
-def decide(pointer, look, crash_reason="trial-crashed"):
-    """Which slot to run and what to write first. Pure, given `look`.
-
-    `look(slot)` answers the slot's facts (.epoch, .sequence, .mark), or None when header, signature or content are
-    not in order; it is expensive and only asked where the answer matters. Rules:
-    - a trial that has started twice (a fallback: eight times) is over: reverted, remembered by its mark, wiped;
-    - a trial below the floor or damaged is dropped, without a mark: the release may be sent again;
-    - the confirmed slot runs, whatever the floor says;
-    - if it is damaged, the other slot stands in, on trial, unless that release has failed its trial;
-    - without any pointer the older of two valid slots is the one that has proven itself (a newer one may never
-      have run); a single valid slot runs on trial.
-    """
-    if pointer is None:
-        return _decide_without_pointer(look)
-    now, ended, wipe = pointer, None, 0
-    if pointer.trial:
-        facts = look(pointer.trial)
-        floor = (pointer.epoch, pointer.sequence)
-        fallback = pointer.flags & FALLBACK
-        if pointer.attempts >= (FALLBACK_ATTEMPTS if fallback else ATTEMPTS):
-            ended = (pointer.trial, "reverted", crash_reason)
-            mark = facts.mark if facts else pointer.failed
-            why = _why(crash_reason) if facts else pointer.why
-            now = pointer.but(trial=0, attempts=0, flags=0, failed=mark, why=why)
-            wipe = pointer.trial
-        elif facts is None or ((facts.epoch, facts.sequence) < floor and not fallback):
-            ended = (pointer.trial, "failed", "digest-mismatch" if facts is None else "sequence-too-old")
-            now = pointer.but(trial=0, attempts=0, flags=0)
-            wipe = pointer.trial
-        else:
-            return Decision(pointer.trial, True, pointer.but(attempts=pointer.attempts + 1), None, 0, None)
-    changed = None if now is pointer else now
-    if now.confirmed and look(now.confirmed):
-        return Decision(now.confirmed, False, changed, ended, wipe, None)
-    problem = "slot-damaged" if now.confirmed else None
-    for slot in (1, 2):
-        if slot in (now.confirmed, wipe):
-            continue
-        facts = look(slot)
-        if facts and facts.mark != now.failed:
-            standing_in = now.but(trial=slot, attempts=1, flags=FALLBACK, generation=0)
-            return Decision(slot, True, standing_in, ended, wipe, problem)
-    return Decision(0, False, changed, ended, wipe, problem or "no-model")
-
-
-def _decide_without_pointer(look):
-    fresh = Pointer()
-    a, b = look(1), look(2)
-    if a and b:
-        older = 1 if (a.epoch, a.sequence) <= (b.epoch, b.sequence) else 2
-        facts = a if older == 1 else b
-        pointer = fresh.but(confirmed=older, epoch=facts.epoch, sequence=facts.sequence)
-        return Decision(older, False, pointer, None, 0, "pointer-lost")
-    if a or b:
-        slot = 1 if a else 2
-        return Decision(slot, True, fresh.but(trial=slot, attempts=1, flags=FALLBACK), None, 0, "pointer-lost")
-    return Decision(0, False, None, None, 0, "no-model")
-
-
-def _why(reason):
-    return REASONS.index(reason) if reason in REASONS else 0
-
-
-# --- slots ------------------------------------------------------------------------------------------------
 
 
 class Content:
@@ -414,7 +231,7 @@ class Slots:
         """Flip the pointer: the spare slot is on trial, not yet attempted. Forgets which release failed before."""
         pointer = self.pointer or Pointer()
         self.write_pointer(
-            pointer.but(trial=self.spare, attempts=0, flags=0, failed=_NO_MARK, why=0, generation=generation)
+            pointer.but(trial=self.spare, attempts=0, flags=0, failed=NO_MARK, why=0, generation=generation)
         )
 
     def count_attempt(self):
@@ -435,8 +252,15 @@ class Slots:
         changes = {"trial": 0, "attempts": 0, "flags": 0}
         if failed_slot:
             changes["failed"] = failed_slot.mark
-            changes["why"] = _why(reason)
-        self.write_pointer(self.pointer.but(**changes))
+            changes["why"] = why_code(reason)
+        pointer = self.pointer.but(**changes)
+        try:
+            self.write_pointer(pointer)
+        except StorageError:
+            self.pointer = (
+                pointer  # this boot goes on without the trial; the attempts on storage end it later
+            )
+            raise
 
     def failed_before(self, release):
         """Why `release` was reverted, as a reason word, or None when it is not the one that failed last."""

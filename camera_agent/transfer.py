@@ -69,11 +69,13 @@ class Transfer:
         self._watch(now_ms)
         if self.finished or self._asking_index:
             return False
-        if self._part < 0 or (self._scanned == self._part_blocks() and self._next_missing() is None):
+        if self._part < 0:
             return self._next_part()
         if self._scanned < self._part_blocks():
             self._scan_one()
             return True
+        if not self._wanted and self._next_missing() is None:
+            return self._next_part()
         asked = False
         while len(self._wanted) < WINDOW:
             block = self._next_missing()
@@ -122,7 +124,10 @@ class Transfer:
 
     def _take_index(self, payload):
         count = 32 * self._part_blocks()
-        if len(payload) != count or crypto.hexed(crypto.sha256(payload)) != self._encoding["index"][self._part]:
+        if (
+            len(payload) != count
+            or crypto.hexed(crypto.sha256(payload)) != self._encoding["index"][self._part]
+        ):
             return self._wrong(self._part, len(payload))
         self._index[:count] = payload
         self._received(self._part, payload)

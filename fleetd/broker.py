@@ -150,10 +150,13 @@ class BrokerLink:
         failures = 0
         while not self._stopping.is_set():
             began = time.monotonic()
+            version = self._protocol
             self._run_once()
             self._ready.clear()
             if self._stopping.is_set():
                 break
+            if self._protocol != version and version == MQTTProtocolVersion.MQTTv5:
+                continue  # at once, in the other version
             # A connection that is closed at once (also right after CONNACK) counts as a failure.
             failures = 0 if time.monotonic() - began > 10 else failures + 1
             low, high = BACKOFF_SECONDS
@@ -164,6 +167,7 @@ class BrokerLink:
     def _run_once(self) -> None:
         """One connection from its first byte to its last."""
         self._broken.clear()
+        self.last_error = None
         client = self._new_client()
         try:
             if self._protocol == MQTTProtocolVersion.MQTTv5:
@@ -181,12 +185,19 @@ class BrokerLink:
         self._client = client
         client.loop_start()
         if not self._wait_connack(client):
-            self.last_error = self.last_error or "no answer to CONNECT"
+            if self.last_error is None:
+                # Some brokers hang up on MQTT 5, or say nothing: the next attempt is in the other version.
+                self.last_error = "no answer to CONNECT"
+                self._other_version()
         else:
             self._broken.wait()
         client.disconnect()
         client.loop_stop()
         self._client = None
+
+    def _other_version(self) -> None:
+        v5, v311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
+        self._protocol = v311 if self._protocol == v5 else v5
 
     def _wait_connack(self, client: mqtt.Client) -> bool:
         deadline = time.monotonic() + CONNECT_SECONDS
@@ -224,8 +235,8 @@ class BrokerLink:
     ) -> None:
         if code.is_failure:
             self.last_error = f"refused: {code}"
-            if "protocol version" in str(code).lower() and self._protocol == MQTTProtocolVersion.MQTTv5:
-                self._protocol = MQTTProtocolVersion.MQTTv311
+            if "protocol version" in str(code).lower():
+                self._other_version()
             self._broken.set()
             return
         self.connects += 1
@@ -242,7 +253,6 @@ class BrokerLink:
             self.last_error = f"the subscription to {self._subscribe} was refused: {refused[0]}"
             self._broken.set()
             return
-        self.last_error = None
         self._ready.set()
         self._connected()
 

@@ -4,10 +4,11 @@ Every repository works inside the transaction of the unit of work it belongs to.
 value say so and answer whether they happened.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+from fleetd.domain.assignment import Watched
 from fleetd.domain.records import (
     Assignment,
     AssignmentState,
@@ -23,6 +24,7 @@ from fleetd.domain.records import (
     Token,
     UpdateReport,
 )
+from fleetd.domain.rollout import StateCount
 
 Clock = Callable[[], float]
 
@@ -72,11 +74,15 @@ class Releases(Protocol):
     def all(self) -> list[Release]: ...
     def manifest(self, release_id: str) -> bytes: ...
     def encodings(self, release_id: str) -> list[StoredEncoding]: ...
+    def encoding(self, release_id: str, sha256: str) -> StoredEncoding | None: ...
     def highest(self, kind: str) -> tuple[int, int]: ...  # (epoch, sequence); (1, 0) when there is none
     def remove(self, release_id: str) -> None: ...
     def keys(self) -> list[SigningKey]: ...
     def add_key(self, key: SigningKey) -> None: ...
     def revoke_key(self, key_id: str, now: float) -> bool: ...
+    def published(self) -> Mapping[str, str]: ...  # release id -> the broker session it was published in
+    def mark_published(self, release_id: str, instance: str, now: float) -> None: ...
+    def forget_published(self, release_id: str) -> None: ...
 
 
 class Rollouts(Protocol):
@@ -94,7 +100,7 @@ class Rollouts(Protocol):
         members: Iterable[tuple[int, int]],
     ) -> Rollout: ...  # members: (camera id, wave)
     def get(self, rollout_id: int) -> Rollout | None: ...
-    def all(self) -> list[Rollout]: ...
+    def all(self, states: Collection[RolloutState] | None = None) -> list[Rollout]: ...
     def change(
         self,
         rollout_id: int,
@@ -104,9 +110,15 @@ class Rollouts(Protocol):
         wave: int,
         reason: str | None,
         finished_at: float | None,
+        settings: RolloutSettings | None = None,
     ) -> bool: ...
     def assignments(self, rollout_id: int) -> list[Assignment]: ...
     def open_assignments(self, camera_id: int | None = None) -> list[Assignment]: ...
+    def open_releases(self) -> frozenset[str]: ...  # releases that open assignments need
+    def pending(self, rollout_id: int, up_to_wave: int, limit: int) -> list[Assignment]: ...
+    def watched(self, camera_ids: Collection[int] | None = None) -> list[Watched]: ...  # open and offered
+    def counts(self, rollout_id: int) -> list[StateCount]: ...
+    def reverted(self, release_id: str) -> frozenset[int]: ...  # cameras that reverted it in any rollout
     def advance(
         self,
         assignment: Assignment,

@@ -33,6 +33,11 @@ def as_json(data: Any) -> str:
     return json.dumps(data, indent=2, ensure_ascii=True)
 
 
+def as_json_line(data: Any) -> str:
+    """The same on one line."""
+    return json.dumps(data, ensure_ascii=True)
+
+
 def duration(seconds: float | None) -> str:
     """A span in the two units that matter: `45s`, `12m`, `3h 20m`, `2d 4h`."""
     if seconds is None:

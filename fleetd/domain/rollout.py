@@ -1,4 +1,4 @@
-"""Waves of a rollout: who belongs to which, and whether the next one may begin.
+"""Rollouts: which cameras take part, in which wave, and whether the next wave may begin.
 
 Cameras are ordered by SHA-256 of "salt:name", and a wave of p percent is the first p percent of that order:
 raising a percentage only adds cameras, every wave of a non-empty target can have at least one, and another
@@ -23,7 +23,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from fleetd.domain.assignment import CONFIRMED, HARM, OPEN, REJECTED
-from fleetd.domain.records import AssignmentState, RolloutSettings
+from fleetd.domain.records import AssignmentState, Camera, Release, RolloutSettings
 from fleetd.errors import InvalidError
 
 MAX_WAVES: Final = 20
@@ -147,6 +147,27 @@ def check_settings(settings: RolloutSettings) -> RolloutSettings:
     if wrong:
         raise InvalidError(f"The limits of the rollout cannot be used: {'; '.join(wrong)}. Nothing was changed.")
     return settings
+
+
+def reason_to_skip(
+    camera: Camera, release: Release, boards: Sequence[str], *, reverted_before: bool, on_its_way: bool
+) -> tuple[str, str] | None:
+    """Why this camera is not offered the release, as a word and a sentence; None when it is.
+
+    What a camera has not said of itself speaks for it: an unknown board is offered, the camera refuses by
+    itself what is not for it. `on_its_way`: another release is being brought to it, which this one ends.
+    """
+    same = camera.release_id == release.id and camera.release_digest == release.content_sha256
+    if same and not on_its_way:
+        return "already-runs-it", f"It reports that it runs {release.id}."
+    if camera.board and not any(board == "*" or camera.board.startswith(board) for board in boards):
+        return "unsuitable-board", f"It is a {camera.board}; the release is for {', '.join(boards)}."
+    if reverted_before:
+        return "reverted-before", f"It has reverted {release.id} before. Build a new release for it."
+    running = (camera.release_epoch or 1, camera.release_sequence or 0)
+    if release.kind == "model" and running > (release.epoch, release.sequence):
+        return "runs-newer", f"It runs {camera.release_id}, which is newer, and would refuse an older release."
+    return None
 
 
 def _column(one: StateCount) -> str:

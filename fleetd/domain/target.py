@@ -87,7 +87,7 @@ class Or:
 Target = Everything | Term | Not | And | Or
 
 
-def parse(text: str) -> Target:
+def parse_target(text: str) -> Target:
     """The tree of a query, or an InvalidError that says where it stops making sense and what could stand there."""
     if len(text) > MAX_CHARS:
         raise InvalidError(

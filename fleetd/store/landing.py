@@ -273,10 +273,10 @@ class _Batch:
             seen = [{"b_camera": camera, "b_seen": at} for camera, at in self._seen.items()]
             self._connection.execute(_UPDATE_SEEN, seen)
         for row in status:
-            state = tables.camera_state
-            self._connection.execute(
-                sa.update(state).where(state.c.camera_id == row.pop("camera_id")).values(row)
-            )
+            mine = _STATE.c.camera_id == row.pop("camera_id")
+            older = sa.or_(_STATE.c.status_seq.is_(None), _STATE.c.status_seq < row["status_seq"])
+            other_boot = sa.or_(_STATE.c.boot.is_(None), _STATE.c.boot != row["boot"])
+            self._connection.execute(sa.update(_STATE).where(mine, sa.or_(older, other_boot)).values(row))
         if leds:
             self._connection.execute(_UPDATE_LED, leds)
 

@@ -46,8 +46,8 @@ def create_app(
 ) -> FastAPI:
     """The API over these services.
 
-    `allowed_hosts` are the names (without port) that may stand in a Host header; "*" allows any, which also
-    allows DNS rebinding. `status` answers what GET /status shows.
+    `allowed_hosts` are the names (without port), besides loopback's, that may stand in a Host header; "*"
+    allows any, which also allows DNS rebinding. `status` answers what GET /status shows.
     """
     app = FastAPI(
         title="fleetd",

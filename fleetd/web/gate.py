@@ -31,6 +31,7 @@ UPLOAD_BYTES: Final = limits.MANIFEST_BYTES + ENCODINGS * ENCODING_BYTES + 64 * 
 BODY_PAUSE_SECONDS: Final = 20.0  # longest silence inside a body
 BODY_SECONDS: Final = 600.0  # for the whole body
 UPLOAD_PATH: Final = "/api/v1/releases"
+LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})  # nobody can make these theirs by DNS
 
 # Answers are data for programs: nothing in them may ever run, be framed, be guessed at or be kept.
 ANSWER_HEADERS: Final = {
@@ -55,7 +56,7 @@ class Gate:
         body_s: float = BODY_SECONDS,
     ) -> None:
         self._app = app
-        self._hosts = frozenset(host.lower() for host in allowed_hosts)
+        self._hosts = LOOPBACK_HOSTS | {host_name(host) for host in allowed_hosts}
         self._pause_s = body_pause_s
         self._body_s = body_s
 
@@ -137,8 +138,10 @@ class Gate:
 
 
 def host_name(header: str) -> str:
-    """The name in a Host header, in lower case, without its port: `[::1]:8080` -> `[::1]`."""
+    """The name in a Host header or setting, in lower case, without its port: `[::1]:8080` -> `[::1]`."""
     text = header.strip().lower()
     if text.startswith("["):
         return text.partition("]")[0] + "]"
+    if text.count(":") > 1:  # an IPv6 address as people write it in settings
+        return f"[{text}]"
     return text.partition(":")[0]

@@ -9,7 +9,7 @@ from fleetd.protocol import limits
 from fleetd.protocol.ids import CAMERA_ID, RELEASE_ID
 
 LIMIT_CEILING: Final = 1000
-TARGET_CHARS: Final = 500
+TARGET_CHARS: Final = 4096  # what a target query may have
 
 _CLEAN = r"^[^\x00-\x1f\x7f]*$"  # one line of text: these end up in terminals, logs and audit entries
 

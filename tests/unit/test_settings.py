@@ -40,7 +40,9 @@ def test_a_typo_in_the_environment_refuses_to_start_and_offers_the_right_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FLEETD_HTTP__PROT", "1")
-    with pytest.raises(SettingsError, match="FLEETD_HTTP__PROT is no setting.*Did you mean FLEETD_HTTP__PORT"):
+    with pytest.raises(
+        SettingsError, match="FLEETD_HTTP__PROT is no setting.*Did you mean FLEETD_HTTP__PORT"
+    ):
         load_settings()
 
 
@@ -71,7 +73,9 @@ def test_plain_http_on_an_address_that_others_reach_is_refused_unless_said(tmp_p
     assert allowed.http.host == "0.0.0.0"
 
 
-def test_a_secret_may_stand_in_a_file_and_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_may_stand_in_a_file_and_is_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = tmp_path / "password"
     secret.write_text("hunter-22\n")
     monkeypatch.setenv("FLEETD_BROKER__PASSWORD_FILE", str(secret))

@@ -1,5 +1,7 @@
 """Ranges behave exactly like a set of integers, whatever the order of arrival."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,9 @@ def test_ranges_hold_exactly_what_was_added(numbers: list[int]) -> None:
     assert len(ranges) == len(model)
     assert [n for n in range(70) if n in ranges] == sorted(model)
     pairs = ranges.pairs()
-    assert all(a[1] + 1 < b[0] for a, b in zip(pairs, pairs[1:], strict=False)), "sorted, disjoint, not adjacent"
+    assert all(a[1] + 1 < b[0] for a, b in pairwise(pairs)), (
+        "sorted, disjoint, not adjacent"
+    )
 
 
 @given(NUMBERS)
@@ -37,7 +41,9 @@ def test_declaring_everything_below_low_as_done_counts_what_was_missing(numbers:
 
 
 @given(NUMBERS, st.integers(1, 8))
-def test_the_number_of_ranges_stays_bounded_and_closed_gaps_are_counted(numbers: list[int], most: int) -> None:
+def test_the_number_of_ranges_stays_bounded_and_closed_gaps_are_counted(
+    numbers: list[int], most: int
+) -> None:
     ranges = Ranges((n, n) for n in numbers)
     before = len(ranges)
     assert ranges.bound(most) == len(ranges) - before

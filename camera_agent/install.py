@@ -1,0 +1,245 @@
+"""Gets a release into the spare slot: manifest, transfer, unpacking, hashing, header. One object per update.
+
+Nothing here touches the pointer, so whatever happens the model that runs stays the one that counts.
+
+BLOCKING (what step() cannot split): the signature check of the manifest, 0.2-0.25 s at 600 MHz; at most three blocks of
+4 KB written in a row. Everything else is at most 4 KB of hashing, inflating, reading and writing a step.
+
+RAM BUDGET: the caller's two 4 KB buffers, the signed manifest (at most 8 KB), its parsed form (two to three times as much
+until an encoding is chosen, then mostly dropped), 5.5 KB for inflating.
+"""
+
+import gc
+
+from camera_agent import protocol
+from camera_agent.manifest import ManifestError, accepts, choose_encoding, digest_of, open_manifest
+from camera_agent.slots import ContentCheck
+from camera_agent.transfer import Transfer, TransferError
+from camera_agent.unpack import Unpacker, UnpackError
+
+MANIFEST_MS = 60_000  # of connected time without the manifest, doubling to
+MANIFEST_MAX_MS = 3_600_000
+PROGRESS_MS = 5000  # between two reports of a transfer
+
+
+class Rejected(Exception):
+    """This camera must not install the release. `reason` is a word of `up/update`."""
+
+    def __init__(self, reason, detail=None):
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class Job:
+    """What an update is about and what it has cost so far; the reports are made of it."""
+
+    def __init__(self, release, digest, generation, now_ms):
+        self.release = release
+        self.digest = digest  # of the signed manifest, or None when fleetd did not say
+        self.generation = generation
+        self.started_ms = now_ms
+        self.ms = {}
+        self.transfer = None  # for its counters
+        self._lap_ms = now_ms
+
+    def lap(self, name, now_ms):
+        """Note how long the part of the work that ends now took."""
+        self.ms[name] = self.ms.get(name, 0) + now_ms - self._lap_ms
+        self._lap_ms = now_ms
+
+    def facts(self):
+        """blocks, bytes and ms as far as they are known."""
+        known = {}
+        if self.transfer:
+            known["blocks"] = {"done": self.transfer.done, "total": self.transfer.total}
+            known["bytes"] = self.transfer.bytes
+        if self.ms:
+            known["ms"] = dict(self.ms)
+        return known
+
+
+class Install:
+    """Call step() until `ready`. It raises Rejected, ManifestError, TransferError, UnpackError, StorageError or
+    MemoryError when the update is over; close() then (and whenever it is given up)."""
+
+    def __init__(self, job, hal, keys, port, slots, stage, base, tell, buffers):
+        """`base`: the confirmed Slot or None; `tell(state, reason, detail)`: reports about this job; `buffers`: one
+        for reading back (shared with `slots`) and one for working, 4 KB each."""
+        self.ready = False
+        self._job = job
+        self._hal = hal
+        self._keys = keys
+        self._port = port
+        self._slots = slots
+        self._stage = stage
+        self._base = base
+        self._tell = tell
+        self._buffer, self._work_buffer = buffers
+        self._next = self._await_manifest
+        self._waiting = True
+        self._waited_ms = 0
+        self._ask_after_ms = MANIFEST_MS
+        self._told = None  # why it waits, as far as that was reported
+        self._last_ms = self._reported_ms = job.started_ms
+        self._reported_done = 0
+        self._blob = None
+        self._manifest = None
+        self._encoding = None
+        self._unpacker = None
+        self._check = None
+        port.want(port.topics.release(job.release))
+
+    def step(self):
+        """Do the next piece of work. True while there is more to do at once."""
+        now = self._hal.ticks_ms()
+        try:
+            return self._next(now)
+        except (TransferError, UnpackError) as error:
+            if self._base is None or self._encoding["kind"] != "patch" or error.reason != "digest-mismatch":
+                raise
+            self._without_patch(error.detail)
+            return True
+
+    def on_release(self, release_id, payload):
+        """The signed manifest. It is only copied here; a later step checks it."""
+        job = self._job
+        if not self._waiting or release_id != job.release:
+            return
+        if len(payload) > protocol.MANIFEST_BYTES:
+            self._blob = b""  # whatever it was: nobody whose key we hold made it
+        elif job.digest and digest_of(payload) != job.digest:
+            self._tell_once("digest-mismatch", "the manifest is not the desired one")
+        else:
+            self._blob = bytes(payload)
+
+    def on_block(self, digest_hex, number, payload):
+        """A block of an encoding or of its index."""
+        if self._job.transfer:
+            self._job.transfer.on_block(digest_hex, number, payload)
+
+    def close(self):
+        """Stop listening. The blocks that came stay in the stage for the next time."""
+        if self._waiting:
+            self._stop_waiting()
+        if self._job.transfer:
+            self._job.transfer.close()
+
+    # --- the pieces, in their order: each takes the time and answers whether there is more to do at once --------
+
+    def _await_manifest(self, now):
+        if self._blob is not None:
+            self._stop_waiting()
+            self._next = self._open
+            return True
+        if self._port.connected:
+            self._waited_ms += now - self._last_ms
+            if self._waited_ms >= self._ask_after_ms:
+                self._tell_once("unknown-release", "no manifest came")
+                self._waited_ms = 0
+                self._ask_after_ms = min(2 * self._ask_after_ms, MANIFEST_MAX_MS)
+                self._port.want(self._port.topics.release(self._job.release))
+        self._last_ms = now
+        return False
+
+    def _stop_waiting(self):
+        self._waiting = False
+        self._port.unwant(self._port.topics.release(self._job.release))
+
+    def _tell_once(self, reason, detail):
+        if self._told != reason:
+            self._told = reason
+            self._tell("failed", reason, detail)
+
+    def _open(self, now):
+        try:
+            manifest = open_manifest(self._blob, self._keys)
+        except ManifestError as error:
+            if error.reason == "out-of-memory":
+                raise
+            raise Rejected(error.reason, error.detail) from None
+        if manifest["release"] != self._job.release:
+            raise Rejected("manifest-invalid", "it is the manifest of another release")
+        pointer = self._slots.pointer
+        floor = (pointer.epoch, pointer.sequence) if pointer else (0, 0)
+        base = self._base.digest if self._base else None
+        room = self._stage.size
+        reason = accepts(
+            manifest, self._hal.arch(), floor, self._hal.unix(), self._slots.capacity, room, base
+        )
+        if reason:
+            raise Rejected(reason)
+        self._encoding = choose_encoding(manifest, room, base)
+        manifest["encodings"] = None
+        self._manifest = manifest
+        self._job.transfer = Transfer(
+            self._port, self._stage, self._encoding, self._work_buffer, self._buffer
+        )
+        self._job.lap("manifest", now)
+        self._reported_ms = now
+        self._tell("transferring")
+        self._next = self._pull
+        return True
+
+    def _pull(self, now):
+        transfer = self._job.transfer
+        more = transfer.step(now)
+        if transfer.finished:
+            transfer.close()
+            self._job.lap("transfer", now)
+            self._tell("verifying")
+            self._next = self._prepare
+            return True
+        if transfer.done != self._reported_done and now - self._reported_ms >= PROGRESS_MS:
+            self._reported_ms = now
+            self._reported_done = transfer.done
+            self._tell("transferring")
+        return more
+
+    def _prepare(self, _now):
+        self._slots.wipe(self._slots.spare)
+        gc.collect()  # the inflater's window is the largest single piece of an update
+        self._unpacker = Unpacker(
+            self._stage,
+            self._encoding,
+            self._manifest["content"]["size"],
+            self._slots.write_content,
+            self._work_buffer,
+            self._base.content if self._base else None,
+        )
+        self._next = self._unpack
+        return True
+
+    def _unpack(self, now):
+        if self._unpacker.step():
+            return True
+        self._unpacker = None
+        self._slots.sync_content()
+        content = self._manifest["content"]
+        self._check = ContentCheck(
+            self._slots.spare_content(content["size"]), content["sha256"], self._buffer
+        )
+        self._job.lap("unpack", now)
+        self._next = self._verify
+        return True
+
+    def _verify(self, now):
+        if self._check.step():
+            return True
+        if not self._check.ok:
+            raise UnpackError("the unpacked content is not what the manifest says")
+        self._check = None
+        self._slots.finish(self._blob)
+        self._blob = self._manifest = self._encoding = None
+        self._job.lap("verify", now)
+        self.ready = True
+        return True
+
+    def _without_patch(self, detail):
+        """The patch did not lead to the content: begin again with the full encoding."""
+        self._job.transfer.close()
+        self._job.transfer = None
+        self._unpacker = self._check = self._manifest = self._encoding = None
+        self._base = None
+        self._tell("transferring", None, "the patch does not fit, taking the full encoding: %s" % detail)
+        self._next = self._open

@@ -1,0 +1,175 @@
+"""Watching a rollout until it ends: bars on a terminal, lines everywhere else."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import typer
+
+from fleetd.cli.errors import NOT_SUCCEEDED, CliError
+from fleetd.cli.reasons import advice
+from fleetd.cli.session import Session
+from fleetd.cli.text import safe
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+POLL_SECONDS: Final = 1.0
+CAMERAS_PER_SECOND: Final = 500.0  # large rollouts are asked for less often
+ENDED: Final = frozenset({"completed", "halted", "cancelled"})
+OPEN: Final = frozenset({"pending", "offered", "transferring", "verifying", "trial"})
+BUSY: Final = frozenset({"transferring", "verifying", "trial"})
+GOOD: Final = frozenset({"confirmed", "superseded"})
+BARS: Final = 12  # cameras shown at once
+INTERRUPTED: Final = 130
+
+Rollout = Mapping[str, Any]  # as GET /rollouts/{id} answers it
+
+
+class Display(Protocol):
+    """How progress is shown."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def update(self, view: Rollout) -> None:
+        """Shows what is new."""
+
+
+def watch(session: Session, rollout_id: int, *, quiet: bool = False) -> Rollout:
+    """Waits until the rollout has ended and answers it. `quiet` shows nothing meanwhile."""
+    display: Display = _Quiet() if quiet else _Bars() if sys.stdout.isatty() else _Lines(session)
+    try:
+        with display:
+            while True:
+                view: Rollout = session.api.get("rollouts", rollout_id)
+                display.update(view)
+                if view["rollout"]["state"] in ENDED:
+                    return view
+                session.sleep(max(POLL_SECONDS, len(view["assignments"]) / CAMERAS_PER_SECOND))
+    except KeyboardInterrupt:
+        session.out.warn(
+            f"Not watching any more; the rollout goes on. `fleetctl rollouts watch {rollout_id}` looks again."
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def conclude(session: Session, view: Rollout) -> None:
+    """Says how it ended; CliError with exit code 3 unless every camera runs the release."""
+    rollout, assignments = view["rollout"], view["assignments"]
+    bad = [one for one in assignments if one["state"] not in GOOD]
+    for one in bad:
+        if one["state"] not in OPEN and one["state"] != "cancelled":
+            session.out.warn(f"  {safe(one['camera'])}: {_why(one)}")
+    confirmed = sum(one["state"] == "confirmed" for one in assignments)
+    count = f"{confirmed} of {len(assignments)} cameras confirmed {safe(rollout['release_id'])}"
+    if rollout["state"] == "completed" and not bad:
+        session.out.warn(f"Rollout {rollout['id']} is completed: {count}.")
+        return
+    why = f" {safe(rollout['reason'])}" if rollout["reason"] else ""
+    raise CliError(
+        f"Rollout {rollout['id']} is {safe(rollout['state'])}: {count}.{why}",
+        f"`fleetctl rollouts show {rollout['id']}` has every camera; all others keep their old model.",
+        exit_code=NOT_SUCCEEDED,
+    )
+
+
+def _why(assignment: Mapping[str, Any]) -> str:
+    """One camera's outcome with its reason in words."""
+    text = safe(assignment["state"])
+    if assignment["reason"]:
+        text += f", {safe(assignment['reason'])}"
+    found = advice(assignment["reason"])
+    if found is not None:
+        text += f": {found.meaning} {found.todo}"
+    elif assignment["detail"]:
+        text += f": {safe(assignment['detail'])}"
+    return text
+
+
+def tally_line(view: Rollout) -> str:
+    """How many cameras are in which state, e.g. `3 confirmed, 1 trial, 6 pending`."""
+    tally = {state: count for state, count in view["tally"].items() if count}
+    order = sorted(tally, key=lambda state: (state != "confirmed", state in OPEN, state))
+    return ", ".join(f"{tally[state]} {safe(state)}" for state in order) or "no cameras"
+
+
+class _Quiet:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def update(self, view: Rollout) -> None:
+        """Shows nothing."""
+
+
+class _Lines(_Quiet):
+    """One line per change: for logs and pipes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._states: dict[str, str] = {}
+        self._rollout = ""
+
+    def update(self, view: Rollout) -> None:
+        """Prints what has changed since the last time."""
+        changed = False
+        for one in view["assignments"]:
+            state = one["state"]
+            if self._states.get(one["camera"]) != state and state != "pending":
+                reason = f" ({safe(one['reason'])})" if one["reason"] else ""
+                self._session.out.say(f"{safe(one['camera'])}  {safe(state)}{reason}")
+                changed = True
+            self._states[one["camera"]] = state
+        state = view["rollout"]["state"]
+        if changed or state != self._rollout:
+            self._session.out.say(f"rollout {view['rollout']['id']} {safe(state)}: {tally_line(view)}")
+        self._rollout = state
+
+
+class _Bars:
+    """A bar for all, and one for each camera that is at it."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+        self._progress = Progress(
+            TextColumn("{task.fields[name]}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, view: Rollout) -> None:
+        """Moves the bars."""
+        rollout, assignments = view["rollout"], view["assignments"]
+        done = sum(one["state"] not in OPEN for one in assignments)
+        note = f"{safe(rollout['state'])}: {tally_line(view)}"
+        self._bar("", f"rollout {rollout['id']}", note, done, len(assignments))
+        busy = [one for one in assignments if one["state"] in BUSY][:BARS]
+        for one in busy:
+            self._bar(
+                one["camera"],
+                f"  {safe(one['camera'])}",
+                safe(one["state"]),
+                one["blocks_done"] or 0,
+                one["blocks_total"] or None,
+            )
+        for camera in set(self._tasks) - {one["camera"] for one in busy} - {""}:
+            self._progress.remove_task(self._tasks.pop(camera))
+
+    def _bar(self, key: str, name: str, note: str, done: int, total: int | None) -> None:
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task("", total=total, name=name, note=note)
+        self._progress.update(self._tasks[key], completed=done, total=total, note=note)

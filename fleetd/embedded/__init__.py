@@ -1,0 +1,69 @@
+"""A broker for those who have none: a mosquitto that fleetd starts and watches, else amqtt inside fleetd."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from fleetd.embedded.inprocess import InProcessAmqtt
+from fleetd.embedded.mosquitto import SupervisedMosquitto
+from fleetd.embedded.ports import PortTakenError, answers
+from fleetd.errors import BrokerError, SettingsError
+
+__all__ = [
+    "start_broker",
+    "find_mosquitto",
+    "answers",
+    "BrokerMode",
+    "RunningBroker",
+    "SupervisedMosquitto",
+    "InProcessAmqtt",
+    "PortTakenError",
+]
+
+BrokerMode = Literal["auto", "mosquitto", "amqtt"]
+RunningBroker = SupervisedMosquitto | InProcessAmqtt
+
+# Where daemons are that an ordinary user's PATH does not name.
+_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
+
+
+def start_broker(
+    mode: BrokerMode,
+    *,
+    state_dir: Path,
+    port: int = 0,
+    binary: Path | None = None,
+    durable: bool = False,
+    on_restart: Callable[[], None] | None = None,
+) -> RunningBroker:
+    """Starts a broker on loopback; it answers when this returns. `port` 0 means any free one.
+
+    `auto` takes amqtt only where there is no mosquitto at all: one that is there and does not start is an
+    error, not a reason to go on with less. Raises BrokerError or SettingsError; then nothing runs.
+    """
+    found = find_mosquitto(binary) if mode != "amqtt" else None
+    if found is not None:
+        mosquitto = SupervisedMosquitto(state_dir, found, port=port, durable=durable, on_restart=on_restart)
+        mosquitto.start()
+        return mosquitto
+    if mode == "mosquitto":
+        raise BrokerError(
+            "mosquitto is not installed, or not where it is looked for; nothing was started. Install it "
+            "(Debian: apt install mosquitto), name the program in the settings, or use another broker."
+        )
+    amqtt = InProcessAmqtt(port=port)
+    amqtt.start()
+    return amqtt
+
+
+def find_mosquitto(explicit: Path | None = None) -> Path | None:
+    """The mosquitto to start, or None. One that is named and is not there is a SettingsError."""
+    if explicit is not None:
+        named = shutil.which(explicit)
+        if named is None:
+            raise SettingsError(f"There is no program {explicit}; fleetd did not start.", path=str(explicit))
+        return Path(named)
+    found = shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), *_FOLDERS]))
+    return Path(found) if found else None

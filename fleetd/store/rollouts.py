@@ -1,0 +1,396 @@
+"""Rollouts, assignments, desired states and the update reports that move them."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from fleetd.domain.assignment import (
+    OFFERED,
+    OPEN,
+    PENDING,
+    REVERTED,
+    TERMINAL,
+    TRANSFERRING,
+    VERIFYING,
+    Watched,
+)
+from fleetd.domain.records import (
+    Assignment,
+    AssignmentState,
+    DesiredState,
+    Rollout,
+    RolloutSettings,
+    RolloutState,
+    UpdateReport,
+)
+from fleetd.domain.rollout import StateCount
+from fleetd.errors import ConflictError, InvalidError, UnknownCameraError
+from fleetd.store.tables import (
+    assignments,
+    boots,
+    camera_state,
+    cameras,
+    desired,
+    releases,
+    rollouts,
+    update_reports,
+)
+
+CHUNK: Final = 500  # ids in one IN (...)
+CONFIG_CHARS: Final = 3000  # leaves room for the rest of a `down/desired` of 4 KB
+GENERATION_CEILING: Final = 2**50  # a camera that claims more is not believed
+
+_IS_OPEN = assignments.c.state.in_(sorted(OPEN))
+_ASSIGNMENTS = sa.select(assignments, cameras.c.name.label("camera")).join(
+    cameras, cameras.c.id == assignments.c.camera_id
+)
+_DESIRED = sa.select(desired, cameras.c.name.label("camera")).join(
+    cameras, cameras.c.id == desired.c.camera_id
+)
+
+# The boot of the camera's last update report: whether it booted anew since.
+_REPORTED_BOOT = (
+    sa.select(boots.c.boot)
+    .join(update_reports, update_reports.c.boot_id == boots.c.id)
+    .where(update_reports.c.camera_id == assignments.c.camera_id)
+    .order_by(update_reports.c.id.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_WATCHED = (
+    sa.select(
+        assignments,
+        cameras.c.name.label("camera"),
+        releases.c.content_sha256,
+        desired.c.generation.label("desired_generation"),
+        desired.c.sent_generation,
+        desired.c.release_id.label("desired_release"),
+        sa.case((assignments.c.state.in_([TRANSFERRING, VERIFYING]), _REPORTED_BOOT)).label("reported_boot"),
+        camera_state.c.boot,
+        camera_state.c.connected,
+        camera_state.c.seen_at,
+        camera_state.c.generation.label("reported_generation"),
+        camera_state.c.release_id.label("running"),
+        camera_state.c.release_digest.label("running_digest"),
+        camera_state.c.trial,
+    )
+    .join(cameras, cameras.c.id == assignments.c.camera_id)
+    .join(releases, releases.c.id == assignments.c.release_id)
+    .join(desired, desired.c.camera_id == assignments.c.camera_id)
+    .outerjoin(camera_state, camera_state.c.camera_id == assignments.c.camera_id)
+    .where(_IS_OPEN, assignments.c.generation.is_not(None))
+    .order_by(assignments.c.id)
+)
+
+
+class SqlRollouts:
+    """Implements `ports.Rollouts` inside one transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    # -- rollouts --------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        *,
+        release_id: str,
+        target: str,
+        waves: Sequence[int],
+        settings: RolloutSettings,
+        created_by: str,
+        now: float,
+        members: Iterable[tuple[int, int]],
+    ) -> Rollout:
+        """Creates a running rollout at its first wave; `members` are (camera id, wave)."""
+        insert = sa.insert(rollouts).values(
+            release_id=release_id,
+            target=target,
+            state=RolloutState.RUNNING,
+            waves=list(waves),
+            wave=0,
+            settings=asdict(settings),
+            created_at=now,
+            created_by=created_by,
+        )
+        rollout_id = int(self._connection.execute(insert.returning(rollouts.c.id)).scalar_one())
+        rows = [
+            {
+                "rollout_id": rollout_id,
+                "camera_id": camera_id,
+                "release_id": release_id,
+                "wave": wave,
+                "state": PENDING,
+                "created_at": now,
+                "changed_at": now,
+            }
+            for camera_id, wave in members
+        ]
+        if rows:
+            self._connection.execute(sa.insert(assignments), rows)
+        return Rollout(
+            id=rollout_id,
+            release_id=release_id,
+            target=target,
+            state=RolloutState.RUNNING,
+            reason=None,
+            waves=tuple(waves),
+            wave=0,
+            settings=settings,
+            created_at=now,
+            created_by=created_by,
+            finished_at=None,
+        )
+
+    def get(self, rollout_id: int) -> Rollout | None:
+        """The rollout with that number."""
+        row = self._connection.execute(sa.select(rollouts).where(rollouts.c.id == rollout_id)).one_or_none()
+        return None if row is None else _rollout(row)
+
+    def all(self, states: Collection[RolloutState] | None = None) -> list[Rollout]:
+        """All rollouts, or those in one of `states`, newest first."""
+        query = sa.select(rollouts).order_by(rollouts.c.id.desc())
+        if states is not None:
+            query = query.where(rollouts.c.state.in_(sorted(states)))
+        return [_rollout(row) for row in self._connection.execute(query)]
+
+    def change(
+        self,
+        rollout_id: int,
+        *,
+        was: RolloutState,
+        state: RolloutState,
+        wave: int,
+        reason: str | None,
+        finished_at: float | None,
+        settings: RolloutSettings | None = None,
+    ) -> bool:
+        """Changes a rollout that is still in `was`; False when it is not. Settings stay unless given."""
+        values: dict[str, Any] = {"state": state, "wave": wave, "reason": reason, "finished_at": finished_at}
+        if settings is not None:
+            values["settings"] = asdict(settings)
+        guard = (rollouts.c.id == rollout_id, rollouts.c.state == was)
+        return self._connection.execute(sa.update(rollouts).where(*guard).values(values)).rowcount == 1
+
+    # -- assignments -----------------------------------------------------------------------------------------
+
+    def assignments(self, rollout_id: int) -> list[Assignment]:
+        """A rollout's assignments by wave and camera."""
+        query = _ASSIGNMENTS.where(assignments.c.rollout_id == rollout_id)
+        rows = self._connection.execute(query.order_by(assignments.c.wave, cameras.c.name))
+        return [_assignment(row) for row in rows]
+
+    def open_assignments(self, camera_id: int | None = None) -> list[Assignment]:
+        """Assignments without an outcome yet, of all cameras or of one."""
+        query = _ASSIGNMENTS.where(_IS_OPEN).order_by(assignments.c.id)
+        if camera_id is not None:
+            query = query.where(assignments.c.camera_id == camera_id)
+        return [_assignment(row) for row in self._connection.execute(query)]
+
+    def open_releases(self) -> frozenset[str]:
+        """The releases that open assignments are about."""
+        query = sa.select(assignments.c.release_id).where(_IS_OPEN).distinct()
+        return frozenset(self._connection.execute(query).scalars())
+
+    def pending(self, rollout_id: int, up_to_wave: int, limit: int) -> list[Assignment]:
+        """Assignments of the waves begun that are still to be offered, first waves first."""
+        query = _ASSIGNMENTS.where(
+            assignments.c.rollout_id == rollout_id,
+            assignments.c.state == PENDING,
+            assignments.c.wave <= up_to_wave,
+        )
+        rows = self._connection.execute(query.order_by(assignments.c.wave, assignments.c.id).limit(limit))
+        return [_assignment(row) for row in rows]
+
+    def watched(self, camera_ids: Collection[int] | None = None) -> list[Watched]:
+        """Open assignments that were offered at least once, with all that decides about them."""
+        if camera_ids is None:
+            rows = list(self._connection.execute(_WATCHED))
+        else:
+            rows = []
+            wanted = sorted(camera_ids)
+            for start in range(0, len(wanted), CHUNK):
+                mine = assignments.c.camera_id.in_(wanted[start : start + CHUNK])
+                rows.extend(self._connection.execute(_WATCHED.where(mine)))
+        limits = sa.select(rollouts.c.id, rollouts.c.settings)
+        limits = limits.where(rollouts.c.id.in_({row.rollout_id for row in rows}))
+        silence = {row.id: _settings(row.settings).silence_s for row in self._connection.execute(limits)}
+        return [_watched(row, silence[row.rollout_id]) for row in rows]
+
+    def counts(self, rollout_id: int) -> list[StateCount]:
+        """How many cameras of each wave are in which state. An offer without a deadline waits for its camera."""
+        table = assignments
+        waiting = sa.and_(table.c.state == OFFERED, table.c.deadline_at.is_(None))
+        waits = sa.case((waiting, 1), else_=0)
+        query = sa.select(table.c.wave, table.c.state, waits, sa.func.count())
+        query = query.where(table.c.rollout_id == rollout_id).group_by(table.c.wave, table.c.state, waits)
+        return [
+            StateCount(wave, AssignmentState(state), bool(waits_), number)
+            for wave, state, waits_, number in self._connection.execute(query)
+        ]
+
+    def reverted(self, release_id: str) -> frozenset[int]:
+        """Ids of cameras that reverted this release, in whatever rollout."""
+        query = sa.select(assignments.c.camera_id).where(
+            assignments.c.release_id == release_id, assignments.c.state == REVERTED
+        )
+        return frozenset(self._connection.execute(query).scalars())
+
+    def advance(
+        self,
+        assignment: Assignment,
+        *,
+        state: AssignmentState,
+        now: float,
+        reason: str | None = None,
+        detail: str | None = None,
+        generation: int | None = None,
+        blocks: tuple[int, int] | None = None,
+        deadline_at: float | None = None,
+    ) -> bool:
+        """Moves an assignment that is still in `assignment.state`; False when it is not.
+
+        Reason, detail and deadline become what is given, None too. A generation marks a new offer; without
+        one, or without blocks, what was known stays.
+        """
+        values: dict[str, Any] = {
+            "state": state,
+            "reason": reason,
+            "detail": detail,
+            "deadline_at": deadline_at,
+            "finished_at": now if state in TERMINAL else None,
+        }
+        if state != assignment.state or blocks is not None:
+            values["changed_at"] = now
+        if state is OFFERED and state != assignment.state:
+            values.update(blocks_done=None, blocks_total=None)
+        if generation is not None:
+            values.update(generation=generation, offered_at=now)
+        if blocks is not None:
+            values.update(blocks_done=blocks[0], blocks_total=blocks[1])
+        guard = (assignments.c.id == assignment.id, assignments.c.state == assignment.state)
+        return self._connection.execute(sa.update(assignments).where(*guard).values(values)).rowcount == 1
+
+    def reports_after(self, report_id: int, limit: int) -> list[UpdateReport]:
+        """The update reports that follow a number, in the order they were stored."""
+        names = [name for name in UpdateReport.__dataclass_fields__ if name != "boot"]
+        boot = sa.func.coalesce(boots.c.boot, "").label("boot")
+        query = (
+            sa.select(*(update_reports.c[name] for name in names), boot)
+            .outerjoin(boots, boots.c.id == update_reports.c.boot_id)
+            .where(update_reports.c.id > report_id)
+            .order_by(update_reports.c.id)
+            .limit(limit)
+        )
+        return [UpdateReport(**row._mapping) for row in self._connection.execute(query)]
+
+    # -- desired states --------------------------------------------------------------------------------------
+
+    def desired(self, camera_id: int) -> DesiredState | None:
+        """What the camera should run, if anything was ever asked of it."""
+        row = self._connection.execute(_DESIRED.where(desired.c.camera_id == camera_id)).one_or_none()
+        return None if row is None else _desired(row)
+
+    def all_desired(self, *, unsent_only: bool) -> list[DesiredState]:
+        """The desired states of all cameras, or of those where the broker has an older one."""
+        query = _DESIRED.order_by(desired.c.camera_id)
+        if unsent_only:
+            query = query.where(desired.c.sent_generation < desired.c.generation)
+        return [_desired(row) for row in self._connection.execute(query)]
+
+    def set_desired(
+        self,
+        camera_id: int,
+        *,
+        release_id: str | None,
+        digest: str | None,
+        deadline: float | None,
+        now: float,
+    ) -> DesiredState:
+        """Asks the camera to run a release (None: to stay as it is) as a new generation; its config stays."""
+        return self._write_desired(
+            camera_id, {"release_id": release_id, "digest": digest, "deadline": deadline}, now
+        )
+
+    def set_config(self, camera_id: int, config: Mapping[str, Any], now: float) -> DesiredState:
+        """Gives the camera a configuration as a new generation; its release stays."""
+        if len(json.dumps(dict(config))) > CONFIG_CHARS:
+            raise InvalidError(
+                f"The configuration is longer than {CONFIG_CHARS} characters of JSON. Nothing was changed."
+            )
+        return self._write_desired(camera_id, {"config": dict(config)}, now)
+
+    def mark_sent(self, camera_id: int, generation: int) -> None:
+        """Notes that the broker has that generation, unless it has a newer one already."""
+        older = (desired.c.camera_id == camera_id, desired.c.sent_generation < generation)
+        self._connection.execute(sa.update(desired).where(*older).values(sent_generation=generation))
+
+    def _write_desired(self, camera_id: int, values: dict[str, Any], now: float) -> DesiredState:
+        """A new generation, higher than any that the camera can have seen, an earlier life of its name included."""
+        known = self._connection.execute(
+            sa.select(camera_state.c.generation.label("reported"), desired.c.generation)
+            .select_from(
+                cameras.outerjoin(camera_state, camera_state.c.camera_id == cameras.c.id).outerjoin(
+                    desired, desired.c.camera_id == cameras.c.id
+                )
+            )
+            .where(cameras.c.id == camera_id)
+        ).one_or_none()
+        if known is None:
+            raise UnknownCameraError(camera_id=camera_id)
+        reported = known.reported if known.reported and known.reported < GENERATION_CEILING else 0
+        values = {**values, "generation": max(known.generation or 0, reported) + 1, "changed_at": now}
+        if known.generation is None:
+            row = {"config": {}, "sent_generation": 0, **values}
+            self._connection.execute(sa.insert(desired).values(camera_id=camera_id, **row))
+        else:
+            guard = (desired.c.camera_id == camera_id, desired.c.generation == known.generation)
+            if self._connection.execute(sa.update(desired).where(*guard).values(values)).rowcount != 1:
+                raise ConflictError(camera_id=camera_id)
+        return _desired(self._connection.execute(_DESIRED.where(desired.c.camera_id == camera_id)).one())
+
+
+def _settings(stored: Mapping[str, Any]) -> RolloutSettings:
+    known = RolloutSettings.__dataclass_fields__
+    return RolloutSettings(**{name: value for name, value in stored.items() if name in known})
+
+
+def _rollout(row: sa.Row[Any]) -> Rollout:
+    facts = dict(row._mapping)
+    facts["state"] = RolloutState(facts["state"])
+    facts["waves"] = tuple(facts["waves"])
+    facts["settings"] = _settings(facts["settings"])
+    return Rollout(**facts)
+
+
+def _assignment(row: sa.Row[Any]) -> Assignment:
+    known = row._mapping
+    facts = {name: known[name] for name in Assignment.__dataclass_fields__}
+    facts["state"] = AssignmentState(facts["state"])
+    return Assignment(**facts)
+
+
+def _watched(row: sa.Row[Any], silence_s: float) -> Watched:
+    return Watched(
+        assignment=_assignment(row),
+        content_sha256=row.content_sha256,
+        silence_s=silence_s,
+        desired_generation=row.desired_generation,
+        desired_release=row.desired_release,
+        sent_generation=row.sent_generation,
+        reported_boot=row.reported_boot,
+        boot=row.boot,
+        connected=bool(row.connected),
+        seen_at=row.seen_at,
+        generation=row.reported_generation,
+        running=row.running,
+        running_digest=row.running_digest,
+        trial=row.trial,
+    )
+
+
+def _desired(row: sa.Row[Any]) -> DesiredState:
+    return DesiredState(**row._mapping)

@@ -1,0 +1,255 @@
+"""Landing: one transaction per batch, every message once, whatever is repeated."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fleetd.domain.records import Camera
+from fleetd.errors import StoreError
+from fleetd.store import tables
+from fleetd.store.engine import SqlStore
+from fleetd.store.landing import UNKNOWN_KEPT, Arrival, DeadLetter, Landing
+
+BOOT, BOOT_2 = "0123456789abcdef", "fedcba9876543210"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    store = SqlStore(f"sqlite:///{tmp_path}/fleet.db")
+    tables.metadata.create_all(store.engine)
+    with store.transaction() as work:
+        work.cameras.add("cam-1", None, 0.0)
+        work.cameras.add("cam-2", None, 0.0)
+    yield store
+    store.close()
+
+
+def message(seq: int, *, boot: str = BOOT, up_ms: int | None = None, **body: Any) -> dict[str, Any]:
+    return {"boot": boot, "seq": seq, "up_ms": seq * 1000 if up_ms is None else up_ms, **body}
+
+
+def result(seq: int, *, camera: str = "cam-1", at: float = 1000.0, **more: Any) -> Arrival:
+    body = message(seq, results=[{"label": f"n{seq}", "score": 0.5}], **more)
+    return Arrival(camera, "result", "", body, at, retained=False)
+
+
+def status(
+    seq: int, *, online: bool = True, at: float = 1000.0, retained: bool = False, **more: Any
+) -> Arrival:
+    return Arrival("cam-1", "status", "", message(seq, online=online, **more), at, retained)
+
+
+def labels(store: SqlStore) -> list[str]:
+    with store.connect(write=False) as connection:
+        return list(
+            connection.execute(sa.select(tables.results.c.label).order_by(tables.results.c.id)).scalars()
+        )
+
+
+def camera(store: SqlStore, name: str = "cam-1") -> Camera:
+    with store.reading() as work:
+        found = work.cameras.get(name)
+    assert found is not None
+    return found
+
+
+def test_a_repeated_message_changes_nothing_but_is_receipted_again(store: SqlStore) -> None:
+    landing = Landing(store)
+    first = landing.write([result(1), result(2)])
+    again = landing.write([result(2), result(1), result(2)])
+    assert (first.stored, first.repeated) == (2, 0)
+    assert (again.stored, again.repeated) == (0, 3)
+    assert again.receipts == {("cam-1", BOOT): [(1, 2)]}
+    assert labels(store) == ["n1", "n2"]
+
+
+def test_repeats_are_known_after_a_restart(store: SqlStore) -> None:
+    Landing(store).write([result(1), result(3)])
+    landed = Landing(store).write([result(1), result(2), result(3)])
+    assert (landed.stored, landed.repeated) == (1, 2)
+    assert sorted(labels(store)) == ["n1", "n2", "n3"]
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from(["cam-1", "cam-2"]), st.integers(1, 30)), max_size=20), max_size=8
+    ),
+    st.data(),
+)
+def test_whatever_order_repeats_restarts_and_failures_every_message_is_stored_exactly_once(
+    store: SqlStore, batches: list[list[tuple[str, int]]], data: st.DataObject
+) -> None:
+    boot = secrets.token_hex(8)  # the database outlives one example
+    landing = Landing(store)
+    sent: set[tuple[str, int]] = set()
+    for batch in batches:
+        arrivals = [result(seq, camera=name, boot=boot) for name, seq in batch]
+        if data.draw(st.booleans(), label="fails first"):
+            poisoned = [*arrivals, arrivals[0]._replace(channel="no such channel")] if arrivals else []
+            if poisoned and poisoned[-1].body["seq"]:
+                poisoned[-1] = poisoned[-1]._replace(body=message(99, boot=boot))
+                with pytest.raises(KeyError):
+                    landing.write(poisoned)
+        if data.draw(st.booleans(), label="restarts"):
+            landing = Landing(store)
+        landing.write(arrivals)
+        sent |= set(batch)
+    with store.connect(write=False) as connection:
+        rows = connection.execute(
+            sa.select(tables.cameras.c.name, tables.results.c.seq)
+            .join(tables.cameras, tables.cameras.c.id == tables.results.c.camera_id)
+            .join(tables.boots, tables.boots.c.id == tables.results.c.boot_id)
+            .where(tables.boots.c.boot == boot)
+        ).all()
+    assert sorted((name, seq) for name, seq in rows) == sorted(sent)
+
+
+def test_two_boots_of_one_camera_do_not_mix(store: SqlStore) -> None:
+    landed = Landing(store).write([result(1), result(1, boot=BOOT_2)])
+    assert landed.stored == 2
+    assert set(landed.receipts) == {("cam-1", BOOT), ("cam-1", BOOT_2)}
+
+
+def test_what_a_camera_declares_lost_is_counted_and_receipted(store: SqlStore) -> None:
+    landed = Landing(store).write([result(1), result(10, low=8)])
+    assert landed.lost == 6, "2 to 7 are neither held nor coming"
+    assert landed.receipts == {("cam-1", BOOT): [(1, 7), (10, 10)]}
+
+
+def test_messages_of_cameras_that_are_not_enrolled_are_counted_not_stored(store: SqlStore) -> None:
+    landed = Landing(store).write([result(1, camera="stranger"), result(2, camera="stranger"), result(1)])
+    assert (landed.unknown, landed.stored) == (2, 1)
+    with store.reading() as work:
+        assert [(row["name"], row["messages"]) for row in work.cameras.unknown(10)] == [("stranger", 2)]
+
+
+def test_a_flood_of_made_up_names_stays_bounded(store: SqlStore) -> None:
+    Landing(store).write([result(1, camera=f"x{n}") for n in range(UNKNOWN_KEPT + 50)])
+    with store.reading() as work:
+        assert len(work.cameras.unknown(5000)) == UNKNOWN_KEPT
+
+
+def test_a_camera_enrolled_later_is_stored_from_then_on(store: SqlStore) -> None:
+    landing = Landing(store)
+    landing.write([result(1, camera="late")])
+    with store.transaction() as work:
+        work.cameras.add("late", None, 0.0)
+        assert work.cameras.unknown(10) == []
+    assert landing.write([result(1, camera="late")]).stored == 1
+
+
+def test_a_removed_camera_makes_one_batch_fail_and_is_unknown_afterwards(store: SqlStore) -> None:
+    landing = Landing(store)
+    landing.write([result(1)])
+    with store.transaction() as work:
+        work.cameras.remove(camera(store).id)
+    with pytest.raises(Exception, match="clashes"):
+        landing.write([result(2)])
+    assert landing.write([result(2)]).unknown == 1
+
+
+def test_dead_letters_keep_the_newest_and_the_head_of_the_payload(store: SqlStore) -> None:
+    landing = Landing(store)
+    for n in range(25):
+        landing.write([], [DeadLetter(f"t/{n}/{i}", b"x" * 5000, "invalid", "why", 1.0) for i in range(60)])
+    with store.reading() as work:
+        letters = work.history.dead_letters(limit=5000)
+    assert len(letters) == 1000
+    assert letters[0]["topic"] == "t/24/59"
+    assert (len(letters[0]["payload"]), letters[0]["size"]) == (2048, 5000)
+
+
+def test_the_status_of_a_camera_is_what_it_said_last(store: SqlStore) -> None:
+    landing = Landing(store)
+    running = {"id": "model-1", "digest": "a" * 64, "sequence": 1}
+    landing.write([status(1, board="OMVRT1060 32768 SDRAM", release=running, problems=["no-camera"])])
+    seen = camera(store)
+    assert (seen.board, seen.release_id, seen.problems, seen.connected) == (
+        "OMVRT1060 32768 SDRAM",
+        "model-1",
+        ("no-camera",),
+        True,
+    )
+    landing.write([status(5, firmware="4.8.1"), status(3, firmware="old news")])
+    assert camera(store).firmware == "4.8.1", "an older message that arrives late does not win"
+
+
+def test_a_last_will_of_an_older_boot_does_not_mark_the_new_one(store: SqlStore) -> None:
+    landing = Landing(store)
+    landing.write([status(1, boot=BOOT_2)])
+    landing.write([status(0, online=False, boot=BOOT, up_ms=0)])
+    assert camera(store).connected
+    landing.write([status(0, online=False, boot=BOOT_2, up_ms=0)])
+    assert not camera(store).connected
+
+
+def test_a_retained_replay_never_counts_as_being_seen(store: SqlStore) -> None:
+    Landing(store).write([status(1, retained=True)])
+    seen = camera(store)
+    assert seen.seen_at is None
+    assert seen.connected
+
+
+def test_the_time_of_a_message_is_estimated_from_the_boots_fastest_message(store: SqlStore) -> None:
+    landing = Landing(store)
+    landing.write([result(1, at=1000.0, up_ms=10_000)])  # so the boot was at 990 at the latest
+    landing.write([result(2, at=1500.0, up_ms=20_000)])  # waited 490 s in some queue
+    with store.reading() as work:
+        rows = work.history.results(camera="cam-1", since=None, until=None, label=None, limit=10)
+    assert [row["at"] for row in rows] == [1010.0, 1000.0]
+    assert camera(store).seen_at == 1010.0, "an old message from a queue does not make a camera alive now"
+
+
+@pytest.mark.parametrize("t", [0.0, 1000.0 + 7200, 1000.0 - 400 * 86400])
+def test_a_camera_clock_that_cannot_be_right_is_not_believed(store: SqlStore, t: float) -> None:
+    Landing(store).write([result(1, at=1000.0 + 400 * 86400, t=t)])
+    with store.reading() as work:
+        (row,) = work.history.results(camera=None, since=None, until=None, label=None, limit=10)
+    assert row["at"] == 1000.0 + 400 * 86400
+
+
+def test_every_channel_lands_in_its_table(store: SqlStore) -> None:
+    def arrival(channel: str, body: dict[str, Any], rest: str = "") -> Arrival:
+        return Arrival("cam-1", channel, rest, body, 1000.0, retained=False)
+
+    landed = Landing(store).write(
+        [
+            arrival("telemetry", message(1, fps=11.2, dropped={"result": 2})),
+            arrival("led", message(2, color="blue", pattern="solid", reason="running")),
+            arrival(
+                "update",
+                message(3, generation=4, release="model-2", state="trial", blocks={"done": 1, "total": 2}),
+            ),
+            arrival("event", message(4, kind="boot", text="hello")),
+            arrival("reply", message(5, id="c1", ok=True, data={"a": 1}), "identify"),
+        ]
+    )
+    assert landed.updates
+    with store.reading() as work:
+        (telemetry,) = work.history.telemetry(camera="cam-1", since=None, until=None, limit=5)
+        (led,) = work.history.sightings(camera="cam-1", since=None, limit=5)
+        (event,) = work.history.events(camera="cam-1", since=None, until=None, limit=5)
+        (reply,) = work.history.replies(command_id="c1")
+    assert (telemetry["fps"], telemetry["dropped"]) == (11.2, {"result": 2})
+    assert (led.color, led.source, led.reason) == ("blue", "agent", "running")
+    assert (event["kind"], event["boot"]) == ("boot", BOOT)
+    assert (reply["command"], reply["data"]) == ("identify", {"a": 1})
+    assert camera(store).led_color == "blue"
+
+
+def test_a_database_that_is_locked_by_someone_else_is_an_error_and_nothing_is_stored(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleetd.store.engine.SQLITE_BUSY_SECONDS", 0.05)
+    impatient = SqlStore(store.url)
+    with store.connect(write=True), pytest.raises(StoreError, match="locked"):
+        Landing(impatient).write([result(1)])
+    impatient.close()
+    assert labels(store) == []
