@@ -2,11 +2,10 @@
 
 Nothing here touches the pointer, so whatever happens the model that runs stays the one that counts.
 
-BLOCKING (what step() cannot split): the signature check of the manifest, 0.2-0.25 s at 600 MHz; at most three blocks of
-4 KB written in a row. Everything else is at most 4 KB of hashing, inflating, reading and writing a step.
+What a step cannot split: the signature check of the manifest, and at most three blocks of 4 KB written in a row.
 
-RAM BUDGET: the caller's two 4 KB buffers, the signed manifest (at most 8 KB), its parsed form (two to three times as much
-until an encoding is chosen, then mostly dropped), 5.5 KB for inflating.
+RAM BUDGET: the caller's two 4 KB buffers, the signed manifest (at most 8 KB), its parsed form (two to three times
+as much until an encoding is chosen, then mostly dropped), 5.5 KB for inflating.
 """
 
 import gc
@@ -22,7 +21,7 @@ MANIFEST_MAX_MS = 3_600_000
 PROGRESS_MS = 5000  # between two reports of a transfer
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """This camera must not install the release. `reason` is a word of `up/update`."""
 
     def __init__(self, reason, detail=None):
@@ -60,7 +59,7 @@ class Job:
 
 
 class Install:
-    """Call step() until `ready`. It raises Rejected, ManifestError, TransferError, UnpackError, StorageError or
+    """Call step() until `ready`. It raises RejectedError, ManifestError, TransferError, UnpackError, StorageError or
     MemoryError when the update is over; close() then (and whenever it is given up)."""
 
     def __init__(self, job, hal, keys, port, slots, stage, base, tell, buffers):
@@ -157,9 +156,10 @@ class Install:
         except ManifestError as error:
             if error.reason == "out-of-memory":
                 raise
-            raise Rejected(error.reason, error.detail) from None
+            raise RejectedError(error.reason, error.detail) from None
         if manifest["release"] != self._job.release:
-            raise Rejected("manifest-invalid", "it is the manifest of another release")
+            raise RejectedError("manifest-invalid", "it is the manifest of another release")
+        self._job.digest = digest_of(self._blob)
         pointer = self._slots.pointer
         floor = (pointer.epoch, pointer.sequence) if pointer else (0, 0)
         base = self._base.digest if self._base else None
@@ -168,7 +168,7 @@ class Install:
             manifest, self._hal.arch(), floor, self._hal.unix(), self._slots.capacity, room, base
         )
         if reason:
-            raise Rejected(reason)
+            raise RejectedError(reason)
         self._encoding = choose_encoding(manifest, room, base)
         manifest["encodings"] = None
         self._manifest = manifest

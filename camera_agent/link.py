@@ -206,15 +206,16 @@ class Link:
 
     def _lost(self, reason, now):
         self.last_error = reason
+        was_connected = self._mqtt.connected
         self._close_stream()
         self.state = "waiting"
         self.fleetd_online = None
         self._to_add = []
         self._to_drop = []
         alive = 0 if self._connected_at is None else now - self._connected_at
-        if self._connected_at is None:
+        if not was_connected:
             self.failed += 1
-        elif reason == "closed-by-peer" and alive < _GOOD_AFTER_MS:
+        elif reason in ("closed-by-peer", "write-failed") and alive < _GOOD_AFTER_MS:
             self.kicked += 1
         elif reason in ("no-pingresp", "no-answer"):
             self.dead += 1

@@ -248,19 +248,16 @@ class Slots:
         )
 
     def revert(self, failed_slot=None, reason=None):
-        """Back to the confirmed slot. With `failed_slot` its release is remembered as failed, and why."""
-        changes = {"trial": 0, "attempts": 0, "flags": 0}
+        """Back to the confirmed slot. With `failed_slot` its release is remembered as failed, and why. If storage
+        refuses, this boot goes on without the trial all the same, and the attempts end it at a later one."""
+        self.cancel_trial()
         if failed_slot:
-            changes["failed"] = failed_slot.mark
-            changes["why"] = why_code(reason)
-        pointer = self.pointer.but(**changes)
-        try:
-            self.write_pointer(pointer)
-        except StorageError:
-            self.pointer = (
-                pointer  # this boot goes on without the trial; the attempts on storage end it later
-            )
-            raise
+            self.pointer = self.pointer.but(failed=failed_slot.mark, why=why_code(reason))
+        self.write_pointer(self.pointer)
+
+    def cancel_trial(self):
+        """Forget the trial in memory only."""
+        self.pointer = (self.pointer or Pointer()).but(trial=0, attempts=0, flags=0)
 
     def failed_before(self, release):
         """Why `release` was reverted, as a reason word, or None when it is not the one that failed last."""

@@ -38,7 +38,7 @@ except ImportError:  # CPython
         def __init__(self, stream):
             self._stream = stream
             self._zlib = zlib.decompressobj(-WINDOW_BITS)
-            self.taken = 0
+            self._taken = 0
 
         def readinto(self, view):
             done = 0
@@ -46,7 +46,7 @@ except ImportError:  # CPython
                 feed = self._zlib.unconsumed_tail
                 if not feed:
                     feed = self._stream.read(256)
-                    self.taken += len(feed)
+                    self._taken += len(feed)
                     if not feed:
                         # what zlib holds back may still come out without further input
                         rest = self._zlib.decompress(b"", len(view) - done)
@@ -62,7 +62,9 @@ except ImportError:  # CPython
 
         @property
         def consumed(self):
-            return self.taken - len(self._zlib.unused_data) - len(self._zlib.unconsumed_tail)
+            # at the end zlib repeats the unused input in unconsumed_tail
+            left = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
+            return self._taken - len(left)
 
     def _inflater(stream):
         return _Inflater(stream)

@@ -29,7 +29,8 @@ KEEPALIVE_SECONDS = 30
 CONNECT_SECONDS = 5.0
 SESSION_SECONDS = 30 * 86400  # how long the broker keeps messages for an absent fleetd
 WINDOW = 1000  # unacknowledged messages the broker may send (MQTT 5; mosquitto's own setting for 3.1.1)
-BACKOFF_SECONDS = (0.5, 15.0)
+BACKOFF_SECONDS = (0.25, 10.0)
+GOOD_AFTER_SECONDS = 2.0  # a connection that ends sooner counts as a failure, also one closed after CONNACK
 
 
 class BrokerLink:
@@ -157,10 +158,9 @@ class BrokerLink:
                 break
             if self._protocol != version and version == MQTTProtocolVersion.MQTTv5:
                 continue  # at once, in the other version
-            # A connection that is closed at once (also right after CONNACK) counts as a failure.
-            failures = 0 if time.monotonic() - began > 10 else failures + 1
+            failures = 0 if time.monotonic() - began > GOOD_AFTER_SECONDS else min(failures + 1, 16)
             low, high = BACKOFF_SECONDS
-            delay = random.uniform(low / 2, min(high, low * 2**failures))  # noqa: S311  # jitter, not a secret
+            delay = random.uniform(low, min(high, low * 2 ** (failures + 1)))  # noqa: S311  # jitter, no secret
             log.warning("broker_lost", broker=self.address, reason=self.last_error, retry_s=round(delay, 1))
             self._stopping.wait(delay)
 

@@ -1,74 +1,46 @@
 """Updates: releases, the keys that may sign them, rollouts, and every camera's part in them.
 
-Operators' wishes come in by method; `process` does everything that follows from what cameras report and from
-the clock, one small transaction at a time. A transaction holds the change, the desired states that follow from
-it and the audit entries, and update reports are read behind a cursor that moves in the same transaction, so
-being killed anywhere repeats nothing and loses nothing. Writes are guarded by the old value. Publishing is not
-done here: `wake` says that there is something to publish.
+Operators' wishes come in by method; `process` does what follows from cameras' reports and from the clock. A
+transaction holds a change, the desired states that follow from it and the audit entries, and writes are
+guarded by the old value: being killed anywhere repeats nothing, and two processes do not get in each other's
+way. Publishing is not done here: `wake` says that there is something to publish.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from fleetd.bundles.release import check_release
 from fleetd.domain import assignment as lifecycle
-from fleetd.domain.assignment import Change, Watched
-from fleetd.domain.presence import PresenceRules, presence
+from fleetd.domain.presence import PresenceRules
 from fleetd.domain.records import (
     Assignment,
     AssignmentState,
-    Camera,
     Release,
     Rollout,
     RolloutSettings,
     RolloutState,
     SigningKey,
-    StoredEncoding,
-    UpdateReport,
 )
-from fleetd.domain.rollout import (
-    Move,
-    Step,
-    check_settings,
-    check_waves,
-    count,
-    next_step,
-    reason_to_skip,
-    split,
-)
-from fleetd.domain.target import matches, parse_target
+from fleetd.domain.rollout import check_settings, check_waves
+from fleetd.domain.target import parse_target
 from fleetd.errors import ConflictError, InvalidError, NotFoundError, UnknownReleaseError, UnknownRolloutError
 from fleetd.logs import get_logger
 from fleetd.ports import Clock, Store, UnitOfWork
-from fleetd.protocol.manifest import HEADER_BYTES, Manifest
+from fleetd.updates.changes import change_rollout, end, halt, offer
+from fleetd.updates.planning import Skipped, plan
+from fleetd.updates.progress import Progress, accept_so_far
 
 log = get_logger(__name__)
 
-CURSOR: Final = "ota_reports_cursor"  # the fact that names the last update report that was read
-FLEETD: Final = "fleetd"  # who it was, in the audit trail, when nobody asked for it
-BATCH: Final = 200  # cameras or reports in one transaction: others write too
-HOLE_S: Final = 10.0  # a missing report number may belong to a transaction that is still running
-ABSENCE_S: Final = 60.0  # not looked for so long: silence says nothing about the cameras
-
 RUNNING, PAUSED, HALTED = RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED
 ACTIVE: Final = frozenset({RUNNING, PAUSED, HALTED})
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A camera that the target names and that is not offered the release."""
-
-    camera: str
-    reason: str  # already-runs-it, unsuitable-board, reverted-before, runs-newer
-    detail: str
+RETRIED: Final = frozenset({lifecycle.FAILED, lifecycle.TIMED_OUT, lifecycle.LOST})
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutPreview:
-    """What a rollout would do. Names of cameras by wave; `cameras` are those of all waves."""
+    """What a rollout would do: names of cameras by wave (`cameras` are all of them), and who is left out."""
 
     release_id: str
     target: str
@@ -84,12 +56,6 @@ class RolloutView:
     rollout: Rollout
     assignments: tuple[Assignment, ...]
     tally: Mapping[AssignmentState, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    members: Sequence[tuple[Camera, int]]  # with their waves, from 0
-    skipped: Sequence[Skipped]
 
 
 class Ota:
@@ -108,8 +74,7 @@ class Ota:
         self._clock = clock
         self._wake = wake
         self._rules = rules or PresenceRules()
-        self._listening = listening
-        self._looked_at: float | None = None
+        self._progress = Progress(store, self._rules, listening)
 
     # -- keys and releases -----------------------------------------------------------------------------------
 
@@ -118,10 +83,11 @@ class Ota:
         now = self._clock()
         key = SigningKey(key_id(public_hex), public_hex.lower(), name, now, None)
         with self._store.transaction() as work:
-            known = {one.key_id: one for one in work.releases.keys()}
-            if key.key_id in known:
-                was = "was revoked" if known[key.key_id].revoked_at else "is accepted"
-                raise ConflictError(f"The key {key.key_id} {was} already. Nothing was changed.", key=key.key_id)
+            keys = work.releases.keys()
+            known = next((one for one in keys if one.key_id == key.key_id), None)
+            if known is not None:
+                state = "was revoked" if known.revoked_at is not None else "is accepted already"
+                raise ConflictError(f"The key {key.key_id} {state}. Nothing was changed.", key=key.key_id)
             work.releases.add_key(key)
             work.access.record(actor, "key.add", key.key_id, {"name": name}, now)
         return key
@@ -141,7 +107,7 @@ class Ota:
             signed = {release.id for release in work.releases.all() if release.key_id == key_id}
             for rollout in work.rollouts.all({RUNNING, PAUSED}):
                 if rollout.release_id in signed:
-                    self._halt(work, rollout, f"The signing key {key_id} was revoked.", now, actor)
+                    halt(work, rollout, f"The signing key {key_id} was revoked.", now, actor)
         self._wake()
 
     def next_release(self, kind: str = "model") -> tuple[str, int, int]:
@@ -156,28 +122,7 @@ class Ota:
 
     def add_release(self, manifest: bytes, encodings: Sequence[bytes], *, actor: str) -> Release:
         """Stores a signed release after checking all of it. The same upload again changes nothing."""
-        now = self._clock()
-        with self._store.reading() as work:
-            keys = {key.key_id: key.public for key in work.releases.keys() if key.revoked_at is None}
-        described = check_release(manifest, encodings, keys, now)
-        release = _release(described, manifest, now, actor)
-        with self._store.transaction() as work:
-            known = work.releases.get(release.id)
-            if known is not None and known.digest == release.digest:
-                return known
-            highest = work.releases.highest(release.kind)
-            if known is not None or (release.epoch, release.sequence) <= highest:
-                raise ConflictError(
-                    f"{release.id} (sequence {release.epoch}.{release.sequence}) is not newer than what is here "
-                    f"({highest[0]}.{highest[1]}), or its id is taken. Nothing was changed; sign it again as the "
-                    "next release.",
-                    release=release.id,
-                )
-            work.releases.add(release, manifest, _encodings(described, encodings))
-            facts = {"digest": release.digest, "key": release.key_id, "content": release.content_sha256}
-            work.access.record(actor, "release.add", release.id, facts, now)
-        log.info("release_added", release=release.id, actor=actor)
-        return release
+        raise NotImplementedError
 
     def releases(self) -> list[Release]:
         """All releases."""
@@ -194,18 +139,24 @@ class Ota:
         with self._store.reading() as work:
             return work.releases.manifest(release_id)
 
-    # -- rollouts, as operators see them ---------------------------------------------------------------------
+    # -- rollouts --------------------------------------------------------------------------------------------
 
     def preview(self, release_id: str, target: str, waves: Sequence[int] = (100,)) -> RolloutPreview:
         """What a rollout would do, without doing it."""
-        shares = check_waves(waves)
+        shares, query, now = check_waves(waves), parse_target(target), self._clock()
         with self._store.reading() as work:
-            plan = self._plan(work, _known_release(work, release_id), target, shares)
-        by_wave = [
-            tuple(camera.name for camera, wave in plan.members if wave == n) for n in range(len(shares))
-        ]
-        names = tuple(camera.name for camera, _ in plan.members)
-        return RolloutPreview(release_id, target, names, tuple(plan.skipped), tuple(by_wave))
+            release = _known_release(work, release_id)
+            planned = plan(work, release, query, shares, now=now, rules=self._rules)
+        by_wave: list[list[str]] = [[] for _ in shares]
+        for camera, wave in planned.members:
+            by_wave[wave].append(camera.name)
+        return RolloutPreview(
+            release_id=release_id,
+            target=target,
+            cameras=tuple(camera.name for camera, _ in planned.members),
+            skipped=tuple(planned.skipped),
+            waves=tuple(map(tuple, by_wave)),
+        )
 
     def start_rollout(
         self,
@@ -213,23 +164,22 @@ class Ota:
         target: str,
         *,
         waves: Sequence[int] = (100,),
-        settings: RolloutSettings | None = None,
+        settings: RolloutSettings = RolloutSettings(),  # noqa: B008  # frozen
         actor: str,
     ) -> Rollout:
         """Brings a release to the cameras a query names. What else was on its way to them is superseded."""
-        return self._start(release_id, target, check_waves(waves), settings or RolloutSettings(), actor, None)
+        return self._start(release_id, target, check_waves(waves), settings, actor)
 
     def retry(self, rollout_id: int, *, actor: str) -> int:
         """Offers a release again, in a new rollout, to those who failed or fell silent; the new one's number.
 
         Cameras that rejected or reverted the release are left out: the same would happen again.
         """
-        again = {lifecycle.FAILED, lifecycle.TIMED_OUT, lifecycle.LOST}
         view = self.rollout(rollout_id)
-        only = frozenset(one.camera for one in view.assignments if one.state in again)
+        only = frozenset(one.camera for one in view.assignments if one.state in RETRIED)
         old = view.rollout
         limits = replace(old.settings, accepted=0)
-        return self._start(old.release_id, old.target, (100,), limits, actor, (old, only)).id
+        return self._start(old.release_id, old.target, (100,), limits, actor, again=(rollout_id, only)).id
 
     def rollouts(self) -> list[Rollout]:
         """All rollouts, newest first."""
@@ -245,21 +195,142 @@ class Ota:
 
     def pause(self, rollout_id: int, *, actor: str) -> Rollout:
         """Offers nothing more for now; cameras that were offered the release go on."""
-        return self._turn(rollout_id, PAUSED, {RUNNING}, "rollout.pause", actor)
-
-    def resume(self, rollout_id: int, *, actor: str) -> Rollout:
-        """Goes on. After a halt that accepts the bad outcomes so far, and a wave nobody confirmed in."""
         now = self._clock()
         with self._store.transaction() as work:
             rollout = _known_rollout(work, rollout_id)
+            if rollout.state is PAUSED:
+                return rollout
+            _must_be(rollout, {RUNNING}, "paused")
+            return change_rollout(
+                work, replace(rollout, state=PAUSED, reason=None), RUNNING, "pause", actor, now
+            )
+
+    def resume(self, rollout_id: int, *, actor: str) -> Rollout:
+        """Goes on. After a halt, the bad outcomes so far are accepted, and a wave in which nobody confirmed."""
+        now = self._clock()
+        with self._store.transaction() as work:
+            rollout = _known_rollout(work, rollout_id)
+            if rollout.state is RUNNING:
+                return rollout
+            _must_be(rollout, {PAUSED, HALTED}, "resumed")
+            release = _known_release(work, rollout.release_id)
+            _check_key(work, release)
+            resumed = replace(rollout, state=RUNNING, reason=None)
             if rollout.state is HALTED:
-                _check_key(work, _known_release(work, rollout.release_id))
-                offered = count(one for one in work.rollouts.counts(rollout_id) if one.wave <= rollout.wave)
-                rollout = replace(rollout, settings=replace(rollout.settings, accepted=offered.harmed))
-                if self._step(work, rollout).move is Move.HALT and rollout.wave + 1 < len(rollout.waves):
-                    rollout = replace(rollout, wave=rollout.wave + 1)
-        return self._turn(rollout_id, RUNNING, {PAUSED, HALTED}, "rollout.resume", actor, rollout)
+                resumed = accept_so_far(work, resumed)
+            change_rollout(work, resumed, rollout.state, "resume", actor, now)
+            offer(work, resumed, release, now)
+        self._wake()
+        return resumed
 
     def cancel(self, rollout_id: int, *, actor: str) -> Rollout:
         """Ends a rollout. Its open offers are taken back, also from cameras that are transferring already."""
-        return self._turn(rollout_id, RolloutState.CANCELLED, ACTIVE, "rollout.cancel", actor)
+        now = self._clock()
+        with self._store.transaction() as work:
+            rollout = _known_rollout(work, rollout_id)
+            if rollout.state is RolloutState.CANCELLED:
+                return rollout
+            _must_be(rollout, ACTIVE, "cancelled")
+            for one in work.rollouts.assignments(rollout_id):
+                if one.state in lifecycle.OPEN:
+                    end(work, one, lifecycle.CANCELLED, "operator-cancelled", now)
+            ended = replace(rollout, state=RolloutState.CANCELLED, reason=None, finished_at=now)
+            change_rollout(work, ended, rollout.state, "cancel", actor, now)
+        self._wake()
+        return ended
+
+    def process(self) -> bool:
+        """Does one piece of what is due: reports, what cameras say of themselves, silence, waves.
+
+        True when there was work, and there may be more.
+        """
+        try:
+            worked = self._progress.step(self._clock())
+        except ConflictError as error:  # whoever was quicker with the same piece wins
+            log.info("update_changed_meanwhile", error=str(error))
+            return False
+        if worked:
+            self._wake()
+        return worked
+
+    def _start(
+        self,
+        release_id: str,
+        target: str,
+        waves: tuple[int, ...],
+        settings: RolloutSettings,
+        actor: str,
+        *,
+        again: tuple[int, frozenset[str]] | None = None,
+    ) -> Rollout:
+        """Starts a rollout. `again`: the number of an earlier one and the cameras of it to offer it to again."""
+        query, now = parse_target(target), self._clock()
+        check_settings(settings)
+        only = again[1] if again else None
+        with self._store.transaction() as work:
+            release = _known_release(work, release_id)
+            _check_key(work, release)
+            planned = plan(work, release, query, waves, now=now, rules=self._rules, only=only)
+            planned.check_not_empty(release_id)
+            members = {camera.id: wave for camera, wave in planned.members}
+            rollout = work.rollouts.add(
+                release_id=release_id,
+                target=target,
+                waves=waves,
+                settings=settings,
+                created_by=actor,
+                now=now,
+                members=members.items(),
+            )
+            for one in work.rollouts.open_assignments():
+                if one.camera_id in members and one.rollout_id != rollout.id:
+                    end(work, one, lifecycle.SUPERSEDED, f"rollout-{rollout.id}", now)
+            facts = {
+                "release": release_id,
+                "target": target,
+                "waves": list(waves),
+                "settings": asdict(settings),
+                "cameras": len(members),
+                "skipped": {one.camera: one.reason for one in planned.skipped},
+                "retry_of": again[0] if again else None,
+            }
+            work.access.record(actor, "rollout.start", str(rollout.id), facts, now)
+            offer(work, rollout, release, now)
+        log.info("rollout_started", rollout=rollout.id, release=release_id, cameras=len(members), actor=actor)
+        self._wake()
+        return rollout
+
+
+def _must_be(rollout: Rollout, states: Iterable[RolloutState], wish: str) -> None:
+    if rollout.state not in states:
+        raise ConflictError(
+            f"Rollout {rollout.id} is {rollout.state} and cannot be {wish}. Nothing was changed.",
+            rollout=rollout.id,
+            state=rollout.state.value,
+        )
+
+
+def _known_release(work: UnitOfWork, release_id: str) -> Release:
+    release = work.releases.get(release_id)
+    if release is None:
+        raise UnknownReleaseError(release=release_id)
+    return release
+
+
+def _known_rollout(work: UnitOfWork, rollout_id: int) -> Rollout:
+    rollout = work.rollouts.get(rollout_id)
+    if rollout is None:
+        raise UnknownRolloutError(rollout=rollout_id)
+    return rollout
+
+
+def _check_key(work: UnitOfWork, release: Release) -> None:
+    """Refuses a release whose key is not accepted any more."""
+    keys = work.releases.keys()
+    if not any(key.key_id == release.key_id and key.revoked_at is None for key in keys):
+        raise InvalidError(
+            f"{release.id} was signed with the key {release.key_id}, which is not accepted any more. "
+            "Nothing was started; sign the content again with another key.",
+            release=release.id,
+            key=release.key_id,
+        )

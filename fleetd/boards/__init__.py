@@ -1,8 +1,8 @@
 """Board profiles: what fleetd knows of each camera board, one TOML file per board under `profiles/`.
 
-    find("OMVRT1060 32768 SDRAM")    the profile for what a camera reports as omv.arch(); GENERIC when unknown
-    named("RT1062")                  the profile for what a person typed
-    operators()                      what TensorFlow Lite Micro can run on these boards
+find("OMVRT1060 32768 SDRAM")    the profile for what a camera reports as omv.arch(); GENERIC when unknown
+named("RT1062")                  the profile for what a person typed
+operators()                      what TensorFlow Lite Micro can run on these boards
 """
 
 import tomllib
@@ -78,7 +78,9 @@ def profiles() -> tuple[BoardProfile, ...]:
     folder = files(__package__) / "profiles"
     found = (entry for entry in folder.iterdir() if entry.name.endswith(".toml"))
     return tuple(
-        BoardProfile.model_validate({"key": entry.name.removesuffix(".toml"), **tomllib.loads(entry.read_text(encoding="utf-8"))})
+        BoardProfile.model_validate(
+            {"key": entry.name.removesuffix(".toml"), **tomllib.loads(entry.read_text(encoding="utf-8"))}
+        )
         for entry in sorted(found, key=lambda entry: entry.name)
     )
 
@@ -86,7 +88,9 @@ def profiles() -> tuple[BoardProfile, ...]:
 @cache
 def operators() -> Operators:
     """The operators of TensorFlow Lite Micro as OpenMV builds it."""
-    return Operators.model_validate(tomllib.loads((files(__package__) / "operators.toml").read_text(encoding="utf-8")))
+    return Operators.model_validate(
+        tomllib.loads((files(__package__) / "operators.toml").read_text(encoding="utf-8"))
+    )
 
 
 def find(arch: str) -> BoardProfile:

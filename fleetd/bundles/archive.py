@@ -6,6 +6,8 @@ not worked around: a real export has none of them, and whoever made one should n
 
 import io
 import stat
+import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from fleetd.bundles.errors import BundleError
 
 ZIP_BYTES: Final = 64 * 1024 * 1024
 ENTRY_BYTES: Final = 32 * 1024 * 1024
+TOTAL_BYTES: Final = 64 * 1024 * 1024  # of everything that is taken
 ENTRIES: Final = 256
 RATIO: Final = 200
 _RATIO_FROM: Final = 64 * 1024  # smaller entries may compress as well as they like
@@ -25,7 +28,19 @@ _ENCRYPTED: Final = 0x1
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ARCHIVES: Final = (".zip", ".gz", ".bz2", ".xz", ".7z", ".tar", ".tgz", ".rar")
 # What zipfile and zlib raise for bytes that are no proper zip.
-_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+_BROKEN: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,
+)
+_UNSEEN: Final = frozenset(
+    {"Cc", "Cf", "Cs", "Zl", "Zp"}
+)  # categories of characters that hide or reorder text
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +87,8 @@ def _read(archive: zipfile.ZipFile, wanted: Callable[[str], bool]) -> tuple[list
         if "__MACOSX" in parts or parts[-1].startswith("._") or not wanted(parts[-1]):
             ignored.append(path)
         else:
-            entries.append(Entry("/".join(parts[:-1]), parts[-1], _inflate(archive, info, path)))
+            room = TOTAL_BYTES - sum(len(entry.data) for entry in entries)
+            entries.append(Entry("/".join(parts[:-1]), parts[-1], _inflate(archive, info, path, room)))
     return entries, ignored
 
 
@@ -81,8 +97,11 @@ def _parts(info: zipfile.ZipInfo) -> list[str]:
     name = info.orig_filename  # filename is cut at a NUL
     shown = name.encode("unicode_escape").decode()
     parts = name.replace("\\", "/").rstrip("/").split("/")
-    if not name.isprintable() or ":" in name or any(part in ("", ".", "..") for part in parts):
-        raise BundleError(f"The zip has an entry with a dangerous name ({shown}). It was not opened.", entry=shown)
+    hidden = any(unicodedata.category(char) in _UNSEEN for char in name)
+    if hidden or ":" in name or any(part in ("", ".", "..") for part in parts):
+        raise BundleError(
+            f"The zip has an entry with a dangerous name ({shown}). It was not opened.", entry=shown
+        )
     return parts
 
 
@@ -91,20 +110,28 @@ def _check_traps(info: zipfile.ZipInfo, path: str) -> None:
         raise BundleError(f"{path!r} in the zip is encrypted. Make the zip without a password.", entry=path)
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
-        raise BundleError(f"{path!r} in the zip is a link or device. Make the zip from plain files.", entry=path)
+        raise BundleError(
+            f"{path!r} in the zip is a link or device. Make the zip from plain files.", entry=path
+        )
     if path.casefold().endswith(_ARCHIVES):
-        raise BundleError(f"The zip has another archive in it ({path!r}). Unpack it and give the inner one.", entry=path)
+        raise BundleError(
+            f"The zip has another archive in it ({path!r}). Unpack it and give the inner one.", entry=path
+        )
     if info.file_size > ENTRY_BYTES:
-        raise BundleError(f"{path!r} unpacks to {info.file_size} bytes; at most {ENTRY_BYTES} are read.", entry=path)
+        raise BundleError(
+            f"{path!r} unpacks to {info.file_size} bytes; at most {ENTRY_BYTES} are read.", entry=path
+        )
     if info.file_size > max(_RATIO_FROM, RATIO * info.compress_size):
         raise BundleError(f"{path!r} unpacks to more than {RATIO} times its size: a zip bomb?", entry=path)
 
 
-def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str) -> bytes:
+def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, room: int) -> bytes:
     """The entry's bytes. The caps count what really comes out, whatever the header says."""
     if info.compress_type not in _METHODS:
-        raise BundleError(f"{path!r} is compressed in a way fleetd does not read. Use an ordinary zip.", entry=path)
-    ceiling = min(ENTRY_BYTES, max(_RATIO_FROM, RATIO * info.compress_size))
+        raise BundleError(
+            f"{path!r} is compressed in a way fleetd does not read. Use an ordinary zip.", entry=path
+        )
+    ceiling = min(room, ENTRY_BYTES, max(_RATIO_FROM, RATIO * info.compress_size))
     out = bytearray()
     with archive.open(info) as stream:
         while piece := stream.read(_PIECE):

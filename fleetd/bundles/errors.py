@@ -1,17 +1,17 @@
 """What can be wrong with a bundle, a model, a key or a release.
 
-    InvalidError
-    ├── BundleError              the zip, folder or labels cannot be used
-    ├── ModelError               the .tflite is damaged or not one
-    ├── ReleaseError             a release cannot be built as asked
-    ├── PreflightError           a board would refuse it; carries the findings
-    └── RejectedError            something signed is not acceptable; `reason` is a word of UpdateReason
-        ├── ManifestRejectedError
-        └── ContentRejectedError
-    FleetError
-    └── SigningError             a signing key cannot be made, read or used
-        ├── KeyFileError
-        └── KeyPasswordError
+InvalidError
+├── BundleError              the zip, folder or labels cannot be used
+├── ModelError               the .tflite is damaged or not one
+├── ReleaseError             a release cannot be built as asked
+├── PreflightError           a board would refuse it; carries the findings
+└── RejectedError            something signed is not acceptable; `reason` is a word of UpdateReason
+    ├── ManifestRejectedError
+    └── ContentRejectedError
+FleetError
+└── SigningError             a signing key cannot be made, read or used
+    ├── KeyFileError
+    └── KeyPasswordError
 """
 
 from collections.abc import Sequence

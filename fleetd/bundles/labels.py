@@ -26,7 +26,9 @@ def parse_labels(data: bytes) -> tuple[tuple[str, ...], list[str]]:
     """The labels, and what was put right or looks odd. Raises BundleError."""
     warnings: list[str] = []
     if len(data) > MAX_BYTES:
-        raise BundleError(f"{FILE} has {len(data)} bytes; at most {MAX_BYTES} are accepted. Is it another file?")
+        raise BundleError(
+            f"{FILE} has {len(data)} bytes; at most {MAX_BYTES} are accepted. Is it another file?"
+        )
     text = _decode(data, warnings)
     if "\r\n" in text:
         warnings.append(f"{FILE} has Windows line ends; they were removed.")
@@ -37,7 +39,9 @@ def parse_labels(data: bytes) -> tuple[tuple[str, ...], list[str]]:
     while labels and not labels[-1]:
         labels.pop()
     if not labels:
-        raise BundleError(f"{FILE} is empty. It must have one label per line, in the order of the model's outputs.")
+        raise BundleError(
+            f"{FILE} is empty. It must have one label per line, in the order of the model's outputs."
+        )
     if len(labels) > limits.LABELS:
         raise BundleError(f"{FILE} has {len(labels)} lines; at most {limits.LABELS} labels are possible.")
     for number, label in enumerate(labels, 1):
@@ -54,7 +58,9 @@ def parse_labels(data: bytes) -> tuple[tuple[str, ...], list[str]]:
             repeated=repeated,
         )
     if labels not in (sorted(labels), sorted(labels, key=str.casefold)):
-        warnings.append(f"{FILE} is not sorted, though training tools sort classes: is the order the model's?")
+        warnings.append(
+            f"{FILE} is not sorted, though training tools sort classes: is the order the model's?"
+        )
     return tuple(labels), warnings
 
 

@@ -10,6 +10,7 @@ folder, so that a model never gets the labels of another one. Whether the model 
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,6 +25,7 @@ from fleetd.protocol import limits
 _PREFERRED: Final = "trained.tflite"  # Edge Impulse's name
 _NAME_CHARS: Final = 64
 _FOLDER_ENTRIES: Final = 10_000
+_FOLDER_MODELS: Final = 32
 _ZIP_MARKS: Final = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -48,43 +50,41 @@ def open_bundle(source: str | Path | bytes, labels: str | Path | bytes | None = 
     if isinstance(source, bytes):
         return _from_bytes(source, "model", None, labels)
     path = Path(source)
-    try:
-        if path.is_dir():
-            return _from_folder(path, labels)
-        return _from_bytes(_read(path, archive.ZIP_BYTES), path.stem, path.parent / LABELS_FILE, labels)
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror or error}.", path=str(path)) from None
+    if path.is_dir():
+        return _from_folder(path, labels)
+    return _from_bytes(_read(path, archive.ZIP_BYTES), path.stem, path.parent / LABELS_FILE, labels)
 
 
 def _from_bytes(data: bytes, stem: str, beside: Path | None, labels: str | Path | bytes | None) -> Bundle:
     if data.startswith(_ZIP_MARKS):
         entries, ignored = read_zip(data, _wanted)
         return _choose(entries, ignored, "zip", stem, labels)
-    if data[4:8] != b"TFL3" and not data[:0]:
-        return _not_a_model(data, stem)
+    if data and data[4:8] != b"TFL3":
+        raise BundleError(
+            f"{stem} is neither a zip nor a TensorFlow Lite model. "
+            'Give an Edge Impulse "OpenMV Library" zip, its unpacked folder, or a .tflite.'
+        )
     if labels is None:
         if beside is None or not beside.exists():
-            raise BundleError(f"There is no {LABELS_FILE} beside the model. Put it there or name it with --labels.")
-        labels = _read(beside, LABELS_BYTES, follow=False)
-    return _bundle(Entry("", f"{stem}.tflite", data), labels, [], "file", stem, [])
-
-
-def _not_a_model(data: bytes, stem: str) -> Bundle:
-    if not data:
-        raise BundleError(f"{stem} is empty (0 bytes). Export it again.")
-    raise BundleError(
-        f"{stem} is neither a zip nor a TensorFlow Lite model. "
-        'Give an Edge Impulse "OpenMV Library" zip, its unpacked folder, or a .tflite.'
+            raise BundleError(
+                f"There is no {LABELS_FILE} beside the model. Put it there or name it with --labels."
+            )
+        labels = beside
+    return _bundle(
+        Entry("", f"{stem}.tflite", data), labels, [], "file", stem, [], follow=labels is not beside
     )
 
 
 def _from_folder(folder: Path, labels: str | Path | bytes | None) -> Bundle:
-    names = []
-    for path in folder.iterdir():
-        names.append(path.name)
-        if len(names) > _FOLDER_ENTRIES:
-            raise BundleError(f"{folder} has more than {_FOLDER_ENTRIES} files. Name the .tflite itself.")
+    try:
+        names = [path.name for path in islice(folder.iterdir(), _FOLDER_ENTRIES + 1)]
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be read: {error.strerror or error}.", path=str(folder)) from None
+    if len(names) > _FOLDER_ENTRIES:
+        raise BundleError(f"{folder} has more than {_FOLDER_ENTRIES} files. Name the .tflite itself.")
     taken = [name for name in sorted(names) if _wanted(name) and not (folder / name).is_dir()]
+    if len(taken) > _FOLDER_MODELS:
+        raise BundleError(f"{folder} has {len(taken)} models. Name the .tflite to use.")
     most = {name: LABELS_BYTES if _is_labels(name) else limits.CONTENT_BYTES for name in taken}
     entries = [Entry("", name, _read(folder / name, most[name], follow=False)) for name in taken]
     ignored = [name for name in sorted(names) if name not in taken]
@@ -102,7 +102,9 @@ def _choose(
     models = [entry for entry in entries if not _is_labels(entry.name)]
     warnings = []
     if not models:
-        raise BundleError(f'There is no .tflite in the {source}. In Edge Impulse, deploy as "OpenMV Library".')
+        raise BundleError(
+            f'There is no .tflite in the {source}. In Edge Impulse, deploy as "OpenMV Library".'
+        )
     chosen = models
     if len(models) > 1:
         chosen = [entry for entry in models if entry.name.casefold() == _PREFERRED]
@@ -115,7 +117,9 @@ def _choose(
     if labels is None:
         beside = [e for e in entries if _is_labels(e.name) and e.folder.casefold() == model.folder.casefold()]
         if not beside:
-            raise BundleError(f"There is no {LABELS_FILE} beside {model.path}. Put it there or name it with --labels.")
+            raise BundleError(
+                f"There is no {LABELS_FILE} beside {model.path}. Put it there or name it with --labels."
+            )
         labels = beside[0].data
     return _bundle(model, labels, warnings, source, stem, ignored)
 
@@ -127,10 +131,16 @@ def _bundle(
     source: Literal["zip", "folder", "file"],
     stem: str,
     ignored: Sequence[str],
+    *,
+    follow: bool = True,
 ) -> Bundle:
+    if not model.data:
+        raise BundleError(f"{model.path} is empty (0 bytes). Export it again.")
     if len(model.data) > limits.CONTENT_BYTES:
-        raise BundleError(f"The model has {len(model.data)} bytes; at most {limits.CONTENT_BYTES} are accepted.")
-    data = labels if isinstance(labels, bytes) else _read(Path(labels), LABELS_BYTES)
+        raise BundleError(
+            f"The model has {len(model.data)} bytes; at most {limits.CONTENT_BYTES} are accepted."
+        )
+    data = labels if isinstance(labels, bytes) else _read(Path(labels), LABELS_BYTES, follow=follow)
     names, remarks = parse_labels(data)
     return Bundle(
         model=model.data,
@@ -146,11 +156,18 @@ def _bundle(
 def _read(path: Path, most: int, *, follow: bool = True) -> bytes:
     """The file's bytes. `follow`: it was named by a person, who may name a link; a file found may not be one."""
     if not follow and path.is_symlink():
-        raise BundleError(f"{path.name} is a link. Put the file itself there, or name it on the command line.")
-    with path.open("rb") as file:
+        raise BundleError(
+            f"{path.name} is a link. Put the file itself there, or name it on the command line."
+        )
+    try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise BundleError(f"{path} is not a plain file.")
-        data = file.read(most + 1)
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}.", path=str(path)) from None
+    except ValueError:
+        raise BundleError("That is no path: it has a NUL in it.") from None
     if len(data) > most:
         raise BundleError(f"{path} has more than {most} bytes; that is more than is accepted.")
     return data

@@ -165,7 +165,9 @@ def _operator_name(code: Table) -> str:
         return f"custom:{custom}"
     known = tflite_ops.name(number)
     if known is None:
-        raise ModelError(f"The model uses operator {number}, which the schema does not have.", operator=number)
+        raise ModelError(
+            f"The model uses operator {number}, which the schema does not have.", operator=number
+        )
     return known
 
 
@@ -208,7 +210,9 @@ def _tensor(table: Table, buffers: Sequence[int]) -> Tensor:
     if size > _TENSOR_BYTES:
         raise ModelError("The model has a tensor larger than any camera's memory.", shape=shape, size=size)
     if table.has(6):
-        raise ModelError("The model has sparse weights, which cameras cannot run. Convert it without sparsity.")
+        raise ModelError(
+            "The model has sparse weights, which cameras cannot run. Convert it without sparsity."
+        )
     buffer = table.integer(2, "I")
     if buffer >= len(buffers):
         raise ModelError("The model file is damaged: a tensor has no buffer.", buffer=buffer)

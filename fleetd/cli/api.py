@@ -128,6 +128,4 @@ def _refusal(response: httpx.Response) -> CliError:
             exit_code=NOT_ALLOWED if status in {401, 403} else ERROR,
         )
     exit_code = NOT_ALLOWED if status in {401, 403, 421} else UNUSABLE if status == 422 else ERROR
-    return CliError(
-        safe(message)[:MESSAGE_CHARS], _TODO.get(code, ""), exit_code=exit_code, code=safe(code)
-    )
+    return CliError(safe(message)[:MESSAGE_CHARS], _TODO.get(code, ""), exit_code=exit_code, code=safe(code))

@@ -55,7 +55,9 @@ def list_cameras(ctx: typer.Context, to: Target = None, as_json: Json = False) -
             )
             for camera in found
         ),
-        empty="No camera matches." if to else "No camera is enrolled. `fleetctl cameras add NAME` enrols one.",
+        empty="No camera matches."
+        if to
+        else "No camera is enrolled. `fleetctl cameras add NAME` enrols one.",
     )
 
 
@@ -158,10 +160,7 @@ def unknown(ctx: typer.Context, limit: Limit = 100, as_json: Json = False) -> No
         return
     session.out.table(
         ("name", "first seen", "last seen", "messages"),
-        (
-            (row["name"], when(row["first_seen"]), when(row["last_seen"]), row["messages"])
-            for row in found
-        ),
+        ((row["name"], when(row["first_seen"]), when(row["last_seen"]), row["messages"]) for row in found),
         empty="Nobody publishes without being enrolled.",
     )
 

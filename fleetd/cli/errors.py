@@ -1,12 +1,12 @@
 """What a command line may fail with: what happened, what to do, and an exit code for scripts.
 
-    0  done
-    1  an error
-    2  it cannot be used as given: wrong usage, or a bundle that does not fit the cameras
-    3  the rollout did not succeed: halted, cancelled, or a camera failed
-    4  fleetd cannot be reached
-    5  not allowed
-    130 interrupted
+0  done
+1  an error
+2  it cannot be used as given: wrong usage, or a bundle that does not fit the cameras
+3  the rollout did not succeed: halted, cancelled, or a camera failed
+4  fleetd cannot be reached
+5  not allowed
+130 interrupted
 """
 
 from typing import Final

@@ -171,9 +171,7 @@ def report(
 ) -> None:
     """Note what you see a camera's LED do."""
     session = session_of(ctx)
-    session.api.post(
-        "cameras", camera, "leds", body={"color": color, "pattern": pattern, "reason": reason}
-    )
+    session.api.post("cameras", camera, "leds", body={"color": color, "pattern": pattern, "reason": reason})
     session.out.say(f"Noted: {safe(camera)} shows {safe(color)} {safe(pattern)}.")
 
 

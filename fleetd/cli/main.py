@@ -9,7 +9,19 @@ import typer
 from typer.core import TyperGroup
 
 from fleetd import __version__
-from fleetd.cli import cameras, commands, history, inspect, keys, login, push, releases, rollouts, system, tokens
+from fleetd.cli import (
+    cameras,
+    commands,
+    history,
+    inspect,
+    keys,
+    login,
+    push,
+    releases,
+    rollouts,
+    system,
+    tokens,
+)
 from fleetd.cli.errors import ERROR, CliError
 from fleetd.cli.session import Session
 from fleetd.cli.text import safe

@@ -71,9 +71,7 @@ class Output:
         rows = [[heading.upper() for heading in headings], *cells]
         widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
         for row in rows:
-            typer.echo(
-                "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            )
+            typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
     @staticmethod
     def _rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> None:

@@ -30,9 +30,7 @@ class Server:
     warning: str = ""
 
 
-def find_server(
-    *, url: str | None, token_file: Path | None, env: Mapping[str, str], folder: Path
-) -> Server:
+def find_server(*, url: str | None, token_file: Path | None, env: Mapping[str, str], folder: Path) -> Server:
     """The server to use. Each of URL and token comes from the first place that has it; CliError if none."""
     saved = _saved(env)
     local = _local(env, folder)

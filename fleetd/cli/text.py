@@ -16,9 +16,7 @@ _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 def safe(value: object) -> str:
     r"""The text on one line without anything a terminal would act on: `\x1b[2J` is shown as written here."""
-    return "".join(
-        _escaped(char) if unicodedata.category(char) in _UNSAFE else char for char in str(value)
-    )
+    return "".join(_escaped(char) if unicodedata.category(char) in _UNSAFE else char for char in str(value))
 
 
 def _escaped(char: str) -> str:

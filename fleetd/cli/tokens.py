@@ -56,9 +56,7 @@ def create(
 
 
 @app.command()
-def revoke(
-    ctx: typer.Context, name: Annotated[str, typer.Argument(help="The token's name.")]
-) -> None:
+def revoke(ctx: typer.Context, name: Annotated[str, typer.Argument(help="The token's name.")]) -> None:
     """End a token at once."""
     session = session_of(ctx)
     session.api.delete("tokens", name)

@@ -59,7 +59,9 @@ STAGES: Final[dict[AssignmentState, Stage]] = {
     CONFIRMED: Stage("nobody", "none", "counts as success"),
     REVERTED: Stage("operator", "none", "not offered this release again"),
     FAILED: Stage("operator", "none", "`retry` offers it again in a new rollout"),
-    REJECTED: Stage("operator", "none", "the reason says what does not fit; counts as not updated, not as harm"),
+    REJECTED: Stage(
+        "operator", "none", "the reason says what does not fit; counts as not updated, not as harm"
+    ),
     TIMED_OUT: Stage("operator", "none", "`retry` offers it again in a new rollout"),
     LOST: Stage("operator", "none", "look at the camera; `retry` offers it again in a new rollout"),
     SUPERSEDED: Stage("nobody", "none", "a newer rollout has this camera"),

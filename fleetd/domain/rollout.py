@@ -18,7 +18,7 @@ anything else changing.
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -76,8 +76,8 @@ class Tally:
     @property
     def is_possible(self) -> bool:
         """Whether these numbers can be."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        return min(values) >= 0 and sum(values) == 2 * self.targeted
+        targeted, *parts = astuple(self)
+        return bool(min(targeted, *parts) >= 0 and sum(parts) == targeted)
 
 
 def count(counts: Iterable[StateCount]) -> Tally:
@@ -91,7 +91,9 @@ def count(counts: Iterable[StateCount]) -> Tally:
 def next_step(offered: Tally, wave: Tally, settings: RolloutSettings, *, last_wave: bool) -> Step:
     """What a running rollout does now. `offered` counts all waves begun so far, `wave` the newest of them."""
     if not offered.is_possible or not wave.is_possible or wave.targeted > offered.targeted:
-        return Step(Move.HALT, "The counts do not add up; that is a defect of fleetd. Nothing more is offered.")
+        return Step(
+            Move.HALT, "The counts do not add up; that is a defect of fleetd. Nothing more is offered."
+        )
     harmed = offered.harmed - settings.accepted
     too_much = harmed > settings.max_failed
     if too_much and (offered.finished >= settings.min_sample or wave.busy == 0):
@@ -145,7 +147,9 @@ def check_settings(settings: RolloutSettings) -> RolloutSettings:
     }
     wrong = [text for text, is_wrong in problems.items() if is_wrong]
     if wrong:
-        raise InvalidError(f"The limits of the rollout cannot be used: {'; '.join(wrong)}. Nothing was changed.")
+        raise InvalidError(
+            f"The limits of the rollout cannot be used: {'; '.join(wrong)}. Nothing was changed."
+        )
     return settings
 
 
@@ -166,7 +170,10 @@ def reason_to_skip(
         return "reverted-before", f"It has reverted {release.id} before. Build a new release for it."
     running = (camera.release_epoch or 1, camera.release_sequence or 0)
     if release.kind == "model" and running > (release.epoch, release.sequence):
-        return "runs-newer", f"It runs {camera.release_id}, which is newer, and would refuse an older release."
+        return (
+            "runs-newer",
+            f"It runs {camera.release_id}, which is newer, and would refuse an older release.",
+        )
     return None
 
 

@@ -9,7 +9,7 @@ from fleetd.domain.records import RolloutSettings
 from fleetd.web.inputs import Body, ReleaseId, Target
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
-_DEFAULTS = RolloutSettings()
+_DEFAULTS: Final = RolloutSettings()
 
 
 class SettingsIn(Body):
@@ -21,18 +21,18 @@ class SettingsIn(Body):
 
 
 class PreviewIn(Body):
-    """A rollout to think about."""
+    """A rollout to think about. `waves` are cumulative shares in percent that end with 100."""
 
     release: ReleaseId
     target: Target
+    waves: list[Annotated[int, Field(ge=1, le=100)]] = Field(
+        default_factory=lambda: [100], min_length=1, max_length=MAX_WAVES
+    )
 
 
 class RolloutIn(PreviewIn):
-    """A rollout to start. `waves` are cumulative shares in percent and end with 100."""
+    """A rollout to start."""
 
-    waves: list[Annotated[int, Field(ge=1, le=100)]] = Field(
-        default_factory=lambda: [100], min_length=1, max_length=20
-    )
     settings: SettingsIn = Field(default_factory=SettingsIn)
 
 
@@ -101,3 +101,95 @@ class RolloutViewOut(BaseModel):
             assignments=[AssignmentOut.model_validate(one) for one in view.assignments],
             tally=dict(view.tally),
         )
+
+
+class SkippedOut(BaseModel):
+    """A camera that the query names and the rollout leaves out, and why."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    camera: str
+    reason: str
+    detail: str
+
+
+class PreviewOut(BaseModel):
+    """Who would get the release, by wave, and who would not."""
+
+    release_id: str
+    target: str
+    cameras: list[str]
+    skipped: list[SkippedOut]
+    waves: list[list[str]]
+
+    @classmethod
+    def of(cls, preview: RolloutPreview) -> Self:
+        """The answer for one preview."""
+        return cls(
+            release_id=preview.release_id,
+            target=preview.target,
+            cameras=list(preview.cameras),
+            skipped=[SkippedOut.model_validate(one) for one in preview.skipped],
+            waves=[list(wave) for wave in preview.waves],
+        )
+
+
+class RetriedOut(BaseModel):
+    """The number of the new rollout."""
+
+    id: int
+
+
+@router.post("/preview")
+def preview(body: PreviewIn, ota: OtaService, _: Operator) -> PreviewOut:
+    """What a rollout would do, without doing it."""
+    return PreviewOut.of(ota.preview(body.release, body.target, body.waves))
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+def start(body: RolloutIn, ota: OtaService, actor: Operator) -> RolloutOut:
+    """Starts a rollout."""
+    rollout = ota.start_rollout(
+        body.release,
+        body.target,
+        waves=body.waves,
+        settings=RolloutSettings(**body.settings.model_dump()),
+        actor=actor,
+    )
+    return RolloutOut.model_validate(rollout)
+
+
+@router.get("")
+def list_rollouts(ota: OtaService, _: Viewer) -> list[RolloutOut]:
+    """All rollouts, newest first."""
+    return [RolloutOut.model_validate(rollout) for rollout in ota.rollouts()]
+
+
+@router.get("/{rollout_id}")
+def show(rollout_id: RolloutPath, ota: OtaService, _: Viewer) -> RolloutViewOut:
+    """One rollout with every camera's part in it."""
+    return RolloutViewOut.of(ota.rollout(rollout_id))
+
+
+@router.post("/{rollout_id}/pause")
+def pause(rollout_id: RolloutPath, ota: OtaService, actor: Operator) -> RolloutOut:
+    """Offers nothing more until it is resumed; what cameras have begun goes on."""
+    return RolloutOut.model_validate(ota.pause(rollout_id, actor=actor))
+
+
+@router.post("/{rollout_id}/resume")
+def resume(rollout_id: RolloutPath, ota: OtaService, actor: Operator) -> RolloutOut:
+    """Goes on with a rollout that was paused, or was halted and whose outcome so far is accepted."""
+    return RolloutOut.model_validate(ota.resume(rollout_id, actor=actor))
+
+
+@router.post("/{rollout_id}/cancel")
+def cancel(rollout_id: RolloutPath, ota: OtaService, actor: Operator) -> RolloutOut:
+    """Ends a rollout and withdraws its offers, also from cameras that are transferring."""
+    return RolloutOut.model_validate(ota.cancel(rollout_id, actor=actor))
+
+
+@router.post("/{rollout_id}/retry", status_code=status.HTTP_201_CREATED)
+def retry(rollout_id: RolloutPath, ota: OtaService, actor: Operator) -> RetriedOut:
+    """Offers the release again, in a new rollout, to the cameras that failed or fell silent."""
+    return RetriedOut(id=ota.retry(rollout_id, actor=actor))

@@ -134,7 +134,5 @@ class _Parts:
     def _grow_header(self, side: int, data: bytes) -> None:
         self._header_bytes += len(data)
         if self._header_bytes > HEADER_BYTES:
-            raise TooLargeError(
-                "The header of a part is too large. Nothing was changed.", limit=HEADER_BYTES
-            )
+            raise TooLargeError("The header of a part is too large. Nothing was changed.", limit=HEADER_BYTES)
         self._header[side].extend(data)

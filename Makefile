@@ -1,0 +1,64 @@
+# Everything happens in .venv and .tools, inside this folder. `make clean` removes both.
+# Variables: PYTHON (default python3), ONCE=1 (the demo ends by itself), ARGS (more arguments for pytest).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Programs that scripts/get_debian.py fetched are found like installed ones.
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: $(VENV)/.demo ## A broker, fleetd and virtual cameras on this machine; ONCE=1 ends by itself
+	@$(BIN)/python scripts/get_debian.py mosquitto || echo "Going on with the broker inside fleetd."
+	@$(BIN)/fleetd demo $(if $(ONCE),--once)
+
+.PHONY: test
+test: check tools ## Everything that has to pass: `make check`, then all tests (ARGS="-k word")
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.dev ## Style, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.dev ## Put the sources into the one format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: setup
+setup: $(VENV)/.dev tools ## All that development needs, without running anything
+
+.PHONY: tools
+tools: $(VENV)/.made ## Fetch MicroPython and mosquitto for the tests (Debian packages, no root)
+	@$(BIN)/python scripts/get_debian.py micropython mosquitto
+
+.PHONY: clean
+clean: ## Remove what make has made; what fleetd has stored stays
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { echo "fleetd needs Python 3.11 or newer; there is no $(PYTHON)." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "fleetd needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V)." >&2; \
+		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module. Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.made
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+# The development packages include those of the demo.
+$(VENV)/.dev: pyproject.toml $(VENV)/.made
+	$(PIP) -e '.[dev]'
+	@touch $(VENV)/.demo $@

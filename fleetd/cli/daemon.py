@@ -1,0 +1,132 @@
+"""`fleetd`: the daemon's own commands. Everything an operator does is in `fleetctl`."""
+
+import contextlib
+import faulthandler
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fleetd import __version__
+from fleetd.errors import FleetError, SettingsError
+from fleetd.settings import Settings, load_settings, names
+
+app = typer.Typer(
+    name="fleetd",
+    help="Fleet management for OpenMV cameras: the service. Operators use `fleetctl`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings file; `fleetd.toml` here when there is one.")
+]
+EXIT_SETTINGS = 2
+
+
+@app.command()
+def serve(config: Config = None) -> None:
+    """Runs the service until SIGTERM or Ctrl-C. Without any settings it is a trial on this machine."""
+    from fleetd.app import run  # noqa: PLC0415  # `--help` must not load a database and two brokers
+
+    settings = _settings(config)
+    stopping = threading.Event()
+    _stop_on_signal(stopping)
+    run(settings, stopping)
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End by itself after the second model.")] = False,
+    cameras: Annotated[int, typer.Option(min=1, max=50, help="How many virtual cameras.")] = 5,
+) -> None:
+    """Shows the main job: virtual cameras classify, and get a second model over the air."""
+    from fleetd.demo import run_demo  # noqa: PLC0415  # the same
+
+    stopping = threading.Event()
+    _stop_on_signal(stopping)
+    raise typer.Exit(run_demo(cameras=cameras, once=once, stopping=stopping))
+
+
+@app.command(name="migrate")
+def migrate_command(config: Config = None) -> None:
+    """Brings the database to this version's schema. `fleetd serve` does it by itself at every start."""
+    from fleetd.store import migrate  # noqa: PLC0415
+    from fleetd.store.engine import SqlStore  # noqa: PLC0415
+
+    settings = _settings(config)
+    store = SqlStore(settings.database_url)
+    changed = migrate.upgrade(store)
+    store.close()
+    typer.echo(f"The database is at revision {migrate.newest_revision()}{'' if changed else ' already'}.")
+
+
+@app.command(name="settings")
+def settings_command(config: Config = None) -> None:
+    """Prints what is in force, secrets hidden. docs/settings.md explains each."""
+    settings = _settings(config)
+    for environment, dotted in names(Settings):
+        value: object = settings
+        for part in dotted.split("."):
+            value = getattr(value, part)
+        typer.echo(f"{dotted} = {value}    ({environment})")
+
+
+@app.command()
+def version() -> None:
+    """Prints the version."""
+    typer.echo(__version__)
+
+
+def _settings(config: Path | None) -> Settings:
+    from fleetd import logs  # noqa: PLC0415
+
+    settings = load_settings(config)
+    logs.configure(level=settings.log.level, style=settings.log.style)
+    return settings
+
+
+def _stop_on_signal(stopping: threading.Event) -> None:
+    """SIGTERM and Ctrl-C end in order; a second one ends at once."""
+
+    def handle(number: int, _frame: object) -> None:
+        if stopping.is_set():
+            raise SystemExit(128 + number)
+        stopping.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, handle)
+    with contextlib.suppress(AttributeError, ValueError):  # where threads hang: kill -USR1
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def main() -> None:
+    """Entry point: errors of ours are one sentence, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    except SettingsError as error:
+        _fail(error, EXIT_SETTINGS)
+    except FleetError as error:
+        _fail(error, 1)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        shown = getattr(error, "show", None)  # a usage error of the command line
+        if shown is None:
+            raise
+        shown()
+        sys.exit(EXIT_SETTINGS)
+
+
+def _fail(error: FleetError, code: Literal[1, 2]) -> None:
+    print(f"fleetd: {error}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
