@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: $(VENV)/.demo ## A broker, fleetd and virtual cameras on this machine; ONCE=1 ends by itself
@@ -31,6 +31,11 @@ check: $(VENV)/.dev ## Style, formatting and types
 format: $(VENV)/.dev ## Put the sources into the one format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+.PHONY: migration
+migration: $(VENV)/.dev ## Write the next migration (WHY="Cameras have a site")
+	@$(BIN)/python scripts/new_migration.py "$(WHY)"
+	@$(BIN)/ruff format --quiet migrations
 
 .PHONY: setup
 setup: $(VENV)/.dev tools ## All that development needs, without running anything

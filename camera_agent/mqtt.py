@@ -20,8 +20,8 @@ so does a peer that stays silent or never answers; the caller closes the stream 
 outbox above decides that).
 
 RAM BUDGET: receive buffer (constructor) + transmit buffer (2 KB), both made once. Per received message two
-memoryviews and per read at most one (32 bytes each on a 32-bit board); a packet larger than the transmit
-buffer goes out in two writes instead of a larger buffer.
+memoryviews, per read at most one (32 bytes each on a 32-bit board), nothing for an idle poll. A packet larger
+than the transmit buffer goes out in two writes instead of a larger buffer.
 """
 
 from camera_agent import packets

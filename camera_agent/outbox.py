@@ -12,12 +12,12 @@ What goes is counted per class in `dropped`. A new status replaces older ones: w
 not be told an old state, and the new one says everything anew (counted in `replaced`).
 
     outbox = Outbox(hal)
-    outbox.put("result", {"results": [...]})   # -> seq; 0 when refused (no JSON or too large)
+    outbox.put("result", {"results": [...]})   # -> seq; 0 when refused (no JSON, too large, no memory)
     outbox.low, len(outbox), outbox.bytes, outbox.dropped, outbox.stats()
 
 The link uses next, sent, published, connection_lost, repeat and ack.
 
-RAM BUDGET: `most_bytes` of payloads + about 120 bytes per message on a 32-bit board; `put` needs about three
+RAM BUDGET: `most_bytes` of payloads + about 110 bytes per message on a 32-bit board; `put` needs about three
 times the message's size for a moment. Nothing here is sized by what comes off the wire.
 """
 
@@ -107,7 +107,7 @@ class Outbox:
             message["low"] = self.low
         try:
             payload = protocol.encode(message)
-        except protocol.ProtocolError:
+        except (protocol.ProtocolError, MemoryError):
             payload = None
         if payload is None or len(payload) > self._most_bytes:
             self.refused += 1

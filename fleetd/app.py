@@ -134,6 +134,7 @@ class Daemon:
         stack.callback(self._jobs.stop)
         self._write_entry_points()
         http.start()
+        stack.callback(http.stop)  # first to stop; the earlier entry only gives the port back after a failed start
         log.info("fleetd_started", version=__version__, http=self.url, mqtt=self.link.address)
 
     def _start_broker(self, stack: contextlib.ExitStack) -> tuple[str, int]:

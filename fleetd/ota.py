@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
+from fleetd.bundles.errors import KeyFileError
+from fleetd.bundles.release import CheckedRelease, check_release
+from fleetd.bundles.signing import check_public, key_id
 from fleetd.domain import assignment as lifecycle
 from fleetd.domain.presence import PresenceRules
 from fleetd.domain.records import (
@@ -21,14 +24,17 @@ from fleetd.domain.records import (
     RolloutSettings,
     RolloutState,
     SigningKey,
+    StoredEncoding,
 )
 from fleetd.domain.rollout import check_settings, check_waves
 from fleetd.domain.target import parse_target
 from fleetd.errors import ConflictError, InvalidError, NotFoundError, UnknownReleaseError, UnknownRolloutError
 from fleetd.logs import get_logger
 from fleetd.ports import Clock, Store, UnitOfWork
+from fleetd.protocol.manifest import Manifest
 from fleetd.updates.changes import change_rollout, end, halt, offer
-from fleetd.updates.planning import Skipped, plan
+from fleetd.updates.contents import StoredContents
+from fleetd.updates.planning import Skipped, described, plan
 from fleetd.updates.progress import Progress, accept_so_far
 
 log = get_logger(__name__)
@@ -81,7 +87,12 @@ class Ota:
     def add_key(self, public_hex: str, name: str, *, actor: str) -> SigningKey:
         """Accepts releases signed with this public key (x || y in hex) from now on."""
         now = self._clock()
-        key = SigningKey(key_id(public_hex), public_hex.lower(), name, now, None)
+        try:
+            public = bytes.fromhex(public_hex)
+            check_public(public)
+        except (ValueError, KeyFileError) as error:
+            raise InvalidError(f"That is no public key: {error} Nothing was changed.") from error
+        key = SigningKey(key_id(public).hex(), public.hex(), name, now, None)
         with self._store.transaction() as work:
             keys = work.releases.keys()
             known = next((one for one in keys if one.key_id == key.key_id), None)
@@ -122,7 +133,33 @@ class Ota:
 
     def add_release(self, manifest: bytes, encodings: Sequence[bytes], *, actor: str) -> Release:
         """Stores a signed release after checking all of it. The same upload again changes nothing."""
-        raise NotImplementedError
+        now = self._clock()
+        with self._store.reading() as work:
+            keys = [bytes.fromhex(key.public) for key in work.releases.keys() if key.revoked_at is None]
+        checked = check_release(manifest, encodings, keys, contents=StoredContents(self._store))
+        _check_not_expired(checked.manifest, now)
+        release = _release(checked, now, actor)
+        stored = [
+            StoredEncoding(one.sha256, one.kind, one.base, one.size, one.data) for one in checked.encodings
+        ]
+        with self._store.transaction() as work:
+            known = work.releases.get(release.id)
+            if known is not None and known.digest == release.digest:
+                return known
+            highest = work.releases.highest(release.kind)
+            if known is not None or (release.epoch, release.sequence) <= highest:
+                raise ConflictError(
+                    f"{release.id} (epoch {release.epoch}, sequence {release.sequence}) is not newer than what is "
+                    f"here (epoch {highest[0]}, sequence {highest[1]}), or its id is taken. Nothing was changed; "
+                    "sign it again as the next release.",
+                    release=release.id,
+                )
+            _check_key(work, release)
+            work.releases.add(release, manifest, stored)
+            facts = {"digest": release.digest, "key": release.key_id, "content": release.content_sha256}
+            work.access.record(actor, "release.add", release.id, facts, now)
+        log.info("release_added", release=release.id, actor=actor)
+        return release
 
     def releases(self) -> list[Release]:
         """All releases."""
@@ -270,6 +307,7 @@ class Ota:
         with self._store.transaction() as work:
             release = _known_release(work, release_id)
             _check_key(work, release)
+            _check_not_expired(described(work.releases.manifest(release_id)), now)
             planned = plan(work, release, query, waves, now=now, rules=self._rules, only=only)
             planned.check_not_empty(release_id)
             members = {camera.id: wave for camera, wave in planned.members}
@@ -330,7 +368,35 @@ def _check_key(work: UnitOfWork, release: Release) -> None:
     if not any(key.key_id == release.key_id and key.revoked_at is None for key in keys):
         raise InvalidError(
             f"{release.id} was signed with the key {release.key_id}, which is not accepted any more. "
-            "Nothing was started; sign the content again with another key.",
+            "Nothing was changed; sign the content again with another key.",
             release=release.id,
             key=release.key_id,
         )
+
+
+def _check_not_expired(manifest: Manifest, now: float) -> None:
+    if manifest.expires is not None and manifest.expires <= now:
+        raise InvalidError(
+            f"{manifest.release} has expired; cameras would refuse it. Nothing was changed; sign it again.",
+            release=manifest.release,
+            expires=manifest.expires,
+        )
+
+
+def _release(checked: CheckedRelease, now: float, actor: str) -> Release:
+    manifest = checked.manifest
+    return Release(
+        id=manifest.release,
+        kind=manifest.kind,
+        name=manifest.name,
+        version=manifest.version,
+        epoch=manifest.epoch,
+        sequence=manifest.sequence,
+        key_id=checked.key_id,
+        digest=checked.digest,
+        content_sha256=manifest.content.sha256,
+        content_size=manifest.content.size,
+        labels=checked.labels,
+        uploaded_at=now,
+        uploaded_by=actor,
+    )

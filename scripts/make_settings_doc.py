@@ -41,8 +41,14 @@ def field(dotted: str) -> tuple[str, str]:
         assert issubclass(kind, BaseModel)
         model = kind
     info = model.model_fields[last]
-    default = info.default if info.default is not PydanticUndefined else info.get_default(call_default_factory=True)
-    shown = "-" if default in (None, "", []) else f"`{str(default).lower() if default in (True, False) else default}`"
+    default = (
+        info.default if info.default is not PydanticUndefined else info.get_default(call_default_factory=True)
+    )
+    shown = (
+        "-"
+        if default in (None, "", [])
+        else f"`{str(default).lower() if default in (True, False) else default}`"
+    )
     return shown, info.description or ""
 
 

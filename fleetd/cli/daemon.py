@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -123,7 +123,7 @@ def main() -> None:
         sys.exit(EXIT_SETTINGS)
 
 
-def _fail(error: FleetError, code: Literal[1, 2]) -> None:
+def _fail(error: FleetError, code: int) -> None:
     print(f"fleetd: {error}", file=sys.stderr)  # noqa: T201
     sys.exit(code)
 

@@ -1,7 +1,6 @@
 """`fleetctl`: everything an operator does with a fleet, over HTTP."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,3 +73,54 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 error, 2 unusable request or bundle, 3 rollout did not succeed, "
     "4 fleetd cannot be reached, 5 not allowed.",
 )
+app.add_typer(cameras.app, name="cameras")
+app.add_typer(commands.app, name="commands")
+app.add_typer(keys.app, name="keys")
+app.add_typer(history.led_app, name="led")
+app.add_typer(releases.app, name="releases")
+app.add_typer(rollouts.app, name="rollouts")
+app.add_typer(tokens.app, name="tokens")
+for command, name in (
+    (login.login, "login"),
+    (system.status, "status"),
+    (push.push_model, "push-model"),
+    (inspect.inspect, "inspect"),
+    (history.results, "results"),
+    (history.telemetry, "telemetry"),
+    (history.events, "events"),
+    (history.leds, "leds"),
+    (history.dead_letters, "dead-letters"),
+    (tokens.audit, "audit"),
+):
+    app.command(name)(command)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001  # Typer calls it so
+    if wanted:
+        typer.echo(f"fleetctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="Where fleetd is. Also: FLEETCTL_URL.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", metavar="FILE", help="A file with the token. Also: FLEETCTL_TOKEN_FILE."),
+    ] = None,
+    _version_wanted: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Manage a fleet of OpenMV cameras through fleetd."""
+    session = ctx.obj if isinstance(ctx.obj, Session) else Session()
+    session.url, session.token_file = url, token_file
+    ctx.obj = session
+
+
+def main() -> None:
+    """The program."""
+    app()

@@ -119,6 +119,33 @@ REASONS: Final[dict[str, Advice]] = {
         "The broker did not have the release's manifest when the camera asked.",
         "Push again. If it repeats, look at `fleetctl status`: is the broker's memory full?",
     ),
+    # From here on: fleetd's own words, for what it concludes from silence.
+    "silent": Advice(
+        "Nothing was heard of the update for too long.",
+        "Look at the camera (`fleetctl cameras show`); `fleetctl rollouts retry` offers it again.",
+    ),
+    "offer-not-taken": Advice(
+        "The camera is there but did not take the offer up.",
+        "Look at `fleetctl events --camera CAMERA`; `fleetctl rollouts retry` offers it again.",
+    ),
+    "rebooted": Advice(
+        "The camera restarted during the transfer and takes it up again.",
+        "Nothing; if it repeats, look at its power supply.",
+    ),
+    # And why a rollout leaves a camera out from the start.
+    "already-runs-it": Advice("The camera runs that release.", "Nothing."),
+    "unsuitable-board": Advice(
+        "The release was not made for the camera's board.",
+        "Push with `--board` for that board too.",
+    ),
+    "reverted-before": Advice(
+        "The camera tried this release and went back to its old model.",
+        "Find out why, then push again: that makes a new release.",
+    ),
+    "runs-newer": Advice(
+        "The camera runs a newer release and would refuse an older one.",
+        "Push the older model again: that makes a new release with a higher number.",
+    ),
 }
 
 

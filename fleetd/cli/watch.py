@@ -59,7 +59,7 @@ def conclude(session: Session, view: Rollout) -> None:
     bad = [one for one in assignments if one["state"] not in GOOD]
     for one in bad:
         if one["state"] not in OPEN and one["state"] != "cancelled":
-            session.out.warn(f"  {safe(one['camera'])}: {_why(one)}")
+            session.out.warn(f"  {safe(one['camera'])}: {explain(one)}")
     confirmed = sum(one["state"] == "confirmed" for one in assignments)
     count = f"{confirmed} of {len(assignments)} cameras confirmed {safe(rollout['release_id'])}"
     if rollout["state"] == "completed" and not bad:
@@ -73,17 +73,15 @@ def conclude(session: Session, view: Rollout) -> None:
     )
 
 
-def _why(assignment: Mapping[str, Any]) -> str:
+def explain(assignment: Mapping[str, Any]) -> str:
     """One camera's outcome with its reason in words."""
-    text = safe(assignment["state"])
-    if assignment["reason"]:
-        text += f", {safe(assignment['reason'])}"
-    found = advice(assignment["reason"])
-    if found is not None:
-        text += f": {found.meaning} {found.todo}"
-    elif assignment["detail"]:
-        text += f": {safe(assignment['detail'])}"
-    return text
+    state, reason, detail = assignment["state"], assignment["reason"], assignment["detail"]
+    text = f"{safe(state)}, {safe(reason)}" if reason else safe(state)
+    found = advice(reason)
+    said = [found.meaning, found.todo] if found is not None else []
+    if detail:
+        said.insert(1, f"({safe(detail)})")
+    return f"{text}: {' '.join(said)}" if said else text
 
 
 def tally_line(view: Rollout) -> str:

@@ -44,6 +44,11 @@ class Plan:
         )
 
 
+def described(manifest: bytes) -> Manifest:
+    """What a stored manifest says; its signature was checked before it was stored."""
+    return Manifest.model_validate_json(manifest[HEADER_BYTES:])
+
+
 def plan(
     work: UnitOfWork,
     release: Release,
@@ -57,7 +62,7 @@ def plan(
     """Sorts the cameras that a query names (`only`: of these). The release's id is the salt of the waves, so
     a preview and the rollout itself come to the same.
     """
-    boards = Manifest.model_validate_json(work.releases.manifest(release.id)[HEADER_BYTES:]).boards
+    boards = described(work.releases.manifest(release.id)).boards
     reverted = work.rollouts.reverted(release.id)
     other = {one.camera_id for one in work.rollouts.open_assignments() if one.release_id != release.id}
     chosen: list[Camera] = []

@@ -5,6 +5,7 @@ still raises is answered as our one error shape, and its traceback goes to the l
 """
 
 import asyncio
+import traceback
 from collections.abc import Collection
 from typing import Final
 
@@ -28,6 +29,7 @@ JSON_BYTES: Final = 64 * 1024
 ENCODING_BYTES: Final = 24 * 1024 * 1024
 ENCODINGS: Final = 16
 UPLOAD_BYTES: Final = limits.MANIFEST_BYTES + ENCODINGS * ENCODING_BYTES + 64 * 1024  # and part headers
+PATH_CHARS: Final = 200  # of a path in the log
 BODY_PAUSE_SECONDS: Final = 20.0  # longest silence inside a body
 BODY_SECONDS: Final = 600.0  # for the whole body
 UPLOAD_PATH: Final = "/api/v1/releases"
@@ -82,8 +84,13 @@ class Gate:
         except BodyRefusedError as refused:
             await error_response(refused.error)(scope, receive, sending)
         except Exception as error:  # the last line of defence: nothing may reach the wire raw
-            log.exception(
-                "request_failed", method=scope["method"], path=scope["path"][:200], error=type(error).__name__
+            # Formatted here: renderers that show local variables would write tokens into the log.
+            log.error(
+                "request_failed",
+                method=scope["method"],
+                path=scope["path"][:PATH_CHARS],
+                error=type(error).__name__,
+                exception=traceback.format_exc(),
             )
             if started:  # half an answer is out: breaking the connection is the only honest end
                 raise

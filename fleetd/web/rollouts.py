@@ -1,12 +1,15 @@
 """/rollouts: bring a release to the cameras a query names, watch it, pause, resume or cancel it."""
 
-from typing import Annotated
+from typing import Annotated, Final, Self
 
-from fastapi import APIRouter
-from pydantic import Field
+from fastapi import APIRouter, status
+from pydantic import BaseModel, ConfigDict, Field
 
-from fleetd.domain.records import RolloutSettings
-from fleetd.web.inputs import Body, ReleaseId, Target
+from fleetd.domain.records import AssignmentState, RolloutSettings, RolloutState
+from fleetd.domain.rollout import MAX_WAVES
+from fleetd.ota import RolloutPreview, RolloutView
+from fleetd.web.inputs import Body, ReleaseId, RolloutPath, Target
+from fleetd.web.services import Operator, OtaService, Viewer
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 _DEFAULTS: Final = RolloutSettings()

@@ -13,6 +13,7 @@ from camera_agent import protocol
 from camera_agent.link import WANTED_MAX, Link
 from camera_agent.outbox import Outbox
 from tests.agent.fake_stream import FakeBroker, FakeHal, publish, strings
+from tests.agent.micropython import DEVICE_FAKES, Arch, run_device
 
 PREFIX = b"fleet/v1/"
 STATUS = PREFIX + b"cam-07/up/status"
@@ -667,6 +668,24 @@ def test_close_on_a_broken_or_missing_connection_raises_nothing(camera: Camera) 
     other.link.close()
     assert other.link.state == "closed"
     assert other.broker.stream.closed
+
+
+# --- on MicroPython ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("arch", "heap", "word"), [("amd64", "192k", 2), ("i386", "112k", 1)])
+def test_on_micropython_receiving_and_waiting_cost_next_to_no_memory(
+    arch: Arch, heap: str, word: int
+) -> None:
+    """`word`: how many times as large small objects are there as on a camera."""
+    script = DEVICE_FAKES / "link_session.py"
+    cost = json.loads(run_device(arch, script, heapsize=heap).stdout)
+    assert cost["idle_step"] == 0
+    assert cost["block"] <= 200 * word
+    assert cost["drain_growth"] <= 100 * word
+    assert cost["drain_steps"] >= 8
+    assert cost["connected"] <= 15_000 + 1_500 * word
+    assert (cost["outbox"] - cost["outbox_payloads"]) / 64 <= 120 * word
 
 
 # --- all together -----------------------------------------------------------------------------------------

@@ -305,7 +305,7 @@ class MemoryRegion:
             self.settled[offset : offset + len(data)] = data
         self.pending.clear()
 
-    def bytes(self) -> bytearray:
+    def seen(self) -> bytearray:
         """What a read sees: settled and pending."""
         seen = bytearray(self.settled)
         for offset, data in self.pending:
@@ -315,12 +315,12 @@ class MemoryRegion:
     def readinto(self, offset: int, view: memoryview) -> int:
         if self.broken:
             raise StorageError("storage-error", "broken")
-        data = self.bytes()[offset : offset + len(view)]
+        data = self.seen()[offset : offset + len(view)]
         view[: len(data)] = data
         return len(data)
 
-    def write(self, offset: int, buf: "bytes | bytearray | memoryview") -> None:
-        assert 0 <= offset
+    def write(self, offset: int, buf: bytes | bytearray | memoryview) -> None:
+        assert offset >= 0
         assert offset + len(buf) <= self.size, "a write past the end of the region"
         if self.refuses:
             raise StorageError(self.refuses, "refused")
@@ -332,7 +332,7 @@ class MemoryRegion:
 
     def stream(self) -> BytesIO:
         self.sync()
-        return BytesIO(bytes(self.bytes()))
+        return BytesIO(bytes(self.seen()))
 
     def close(self) -> None:
         pass
@@ -471,9 +471,7 @@ class Camera:
         self.reports: list[dict[str, Any]] = []
         self.updater: Any = None
 
-    def _report(
-        self, state: str, reason: str | None = None, detail: str | None = None, **extra: Any
-    ) -> None:
+    def _report(self, state: str, reason: str | None = None, detail: str | None = None, **extra: Any) -> None:
         self.reports.append({"state": state, "reason": reason, "detail": detail, **extra})
 
     def boot(self) -> "Camera":

@@ -1,0 +1,62 @@
+"""What lies in a camera's slot: one ROMFS image with the model and its labels."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from fleetd.bundles import romfs
+from fleetd.bundles.errors import ContentRejectedError
+from fleetd.bundles.labels import FILE as LABELS_FILE
+from fleetd.bundles.labels import format_labels, parse_labels
+from fleetd.bundles.romfs import Image
+from fleetd.bundles.tflite import Model, Tensor
+from fleetd.protocol.manifest import ModelFacts, TensorFacts
+
+MODEL_FILE: Final = "trained.tflite"
+
+
+def build_content(model: bytes, labels: Sequence[str], alignment: int) -> Image:
+    """The image for this model; `alignment` is what the boards' firmware asks of a model used in place."""
+    return romfs.build([(LABELS_FILE, format_labels(tuple(labels)), 4), (MODEL_FILE, model, alignment)])
+
+
+def read_content(image: Image, alignment: int) -> tuple[bytes, tuple[str, ...]]:
+    """The model's bytes and the labels. Raises ContentRejectedError, or BundleError for impossible labels."""
+    places = {file.path: file for file in image.files}
+    if not {MODEL_FILE, LABELS_FILE} <= places.keys():
+        raise ContentRejectedError("manifest-invalid", f"The content lacks {MODEL_FILE} or {LABELS_FILE}.")
+    model, text = (
+        image.data[places[name].offset : places[name].offset + places[name].size]
+        for name in (MODEL_FILE, LABELS_FILE)
+    )
+    if places[MODEL_FILE].offset % alignment:
+        raise ContentRejectedError(
+            "manifest-invalid",
+            f"The model is not aligned to {alignment} bytes, as a board of the release asks.",
+        )
+    labels, _ = parse_labels(text)
+    if format_labels(labels) != text:
+        raise ContentRejectedError(
+            "labels-mismatch", f"{LABELS_FILE} in the content is not in the plain form."
+        )
+    return model, labels
+
+
+def facts_of(model: Model, labels: Sequence[str]) -> ModelFacts:
+    """The model facts of a manifest."""
+    return ModelFacts(
+        input=_tensor_facts(model.inputs[0]),
+        output=_tensor_facts(model.outputs[0]),
+        labels=len(labels),
+        ops=list(model.ops),
+        arena_bytes=model.arena_estimate,
+    )
+
+
+def _tensor_facts(tensor: Tensor) -> TensorFacts:
+    # Nine digits tell any two 32-bit floats apart; more would only lengthen the manifest.
+    return TensorFacts(
+        shape=list(tensor.shape),
+        dtype=tensor.dtype,
+        scale=float(f"{tensor.scale:.9g}"),
+        zero_point=tensor.zero_point,
+    )

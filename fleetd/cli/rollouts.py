@@ -1,0 +1,128 @@
+"""`fleetctl rollouts`: look at rollouts, watch one, pause, resume, cancel or retry it."""
+
+from typing import Annotated
+
+import typer
+
+from fleetd.cli.session import Json, session_of
+from fleetd.cli.text import safe, when
+from fleetd.cli.watch import conclude, explain, tally_line
+from fleetd.cli.watch import watch as watch_rollout
+
+app = typer.Typer(no_args_is_help=True, help="Rollouts: a release on its way to cameras.")
+
+Number = Annotated[int, typer.Argument(metavar="ROLLOUT", min=1, help="The rollout's number.")]
+
+
+@app.command("list")
+@app.command("ls", hidden=True)
+def list_rollouts(ctx: typer.Context, as_json: Json = False) -> None:
+    """List rollouts, newest first."""
+    session = session_of(ctx)
+    found = session.api.get("rollouts")
+    if as_json:
+        session.out.json(found)
+        return
+    session.out.table(
+        ("rollout", "release", "to", "state", "wave", "started", "by", "why"),
+        (
+            (
+                one["id"],
+                one["release_id"],
+                one["target"],
+                one["state"],
+                f"{one['wave'] + 1} of {len(one['waves'])}",
+                when(one["created_at"]),
+                one["created_by"],
+                one["reason"],
+            )
+            for one in found
+        ),
+        empty="There is no rollout. `fleetctl push-model PATH --to QUERY` starts one.",
+    )
+
+
+@app.command()
+def show(ctx: typer.Context, rollout: Number, as_json: Json = False) -> None:
+    """Show a rollout with every camera's part in it."""
+    session = session_of(ctx)
+    view = session.api.get("rollouts", rollout)
+    if as_json:
+        session.out.json(view)
+        return
+    found = view["rollout"]
+    waves = ", ".join(f"{percent} %" for percent in found["waves"])
+    limits = found["settings"]
+    session.out.facts(
+        [
+            ("rollout", found["id"]),
+            ("release", found["release_id"]),
+            ("to", found["target"]),
+            ("state", found["state"]),
+            ("why", found["reason"]),
+            ("waves", f"{waves}; at wave {found['wave'] + 1}"),
+            ("limits", f"halts after more than {limits['max_failed'] + limits['accepted']} bad outcomes"),
+            ("started", f"{when(found['created_at'])} by {found['created_by']}"),
+            ("ended", when(found["finished_at"])),
+            ("cameras", tally_line(view)),
+        ]
+    )
+    session.out.table(
+        ("camera", "wave", "state", "blocks", "changed", "why"),
+        (
+            (
+                one["camera"],
+                one["wave"] + 1,
+                one["state"],
+                f"{one['blocks_done'] or 0}/{one['blocks_total']}" if one["blocks_total"] else None,
+                when(one["changed_at"]),
+                explain(one) if one["reason"] or one["detail"] else None,
+            )
+            for one in view["assignments"]
+        ),
+        empty="No camera takes part.",
+    )
+
+
+@app.command()
+def watch(ctx: typer.Context, rollout: Number, as_json: Json = False) -> None:
+    """Watch a rollout until it ends. Exit code 0: all cameras confirmed; 3: not."""
+    session = session_of(ctx)
+    view = watch_rollout(session, rollout, quiet=as_json)
+    if as_json:
+        session.out.json(view)
+    conclude(session, view)
+
+
+@app.command()
+def pause(ctx: typer.Context, rollout: Number) -> None:
+    """Offer nothing more for now; what cameras have begun goes on."""
+    _act(ctx, rollout, "pause")
+
+
+@app.command()
+def resume(ctx: typer.Context, rollout: Number) -> None:
+    """Go on; after a halt this accepts the bad outcomes so far."""
+    _act(ctx, rollout, "resume")
+
+
+@app.command()
+def cancel(ctx: typer.Context, rollout: Number) -> None:
+    """End a rollout, also for cameras that are transferring; cameras that have it keep it."""
+    _act(ctx, rollout, "cancel")
+
+
+@app.command()
+def retry(ctx: typer.Context, rollout: Number) -> None:
+    """Offer the release again, in a new rollout, to the cameras that failed or fell silent."""
+    session = session_of(ctx)
+    found = session.api.post("rollouts", rollout, "retry")
+    session.out.say(
+        f"Rollout {found['id']} tries again. `fleetctl rollouts watch {found['id']}` watches it."
+    )
+
+
+def _act(ctx: typer.Context, rollout: int, action: str) -> None:
+    session = session_of(ctx)
+    found = session.api.post("rollouts", rollout, action)
+    session.out.say(f"Rollout {found['id']} is {safe(found['state'])}.")

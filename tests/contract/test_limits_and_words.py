@@ -1,0 +1,64 @@
+"""Ceilings and vocabularies are the same on both sides, down to the last word."""
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import TypeAdapter
+
+from camera_agent import protocol
+from fleetd.protocol import ids, limits, messages, topics
+
+
+def _limits() -> dict[str, int]:
+    return {name: value for name, value in vars(limits).items() if name.isupper()}
+
+
+def test_the_camera_has_every_limit_with_the_same_value() -> None:
+    assert {name: getattr(protocol, name, None) for name in _limits()} == _limits()
+
+
+@pytest.mark.parametrize(
+    ("agent", "fleetd"),
+    [
+        (protocol.UPDATE_STATES, messages.UpdateState),
+        (protocol.UPDATE_REASONS, messages.UpdateReason),
+        (protocol.LED_COLORS, messages.LedColor),
+        (protocol.LED_PATTERNS, messages.LedPattern),
+        (protocol.RESET_CAUSES, messages.ResetCause),
+    ],
+)
+def test_the_camera_uses_exactly_the_words_of_the_contract(agent: tuple[str, ...], fleetd: Any) -> None:
+    assert agent == get_args(fleetd)
+
+
+def test_prefix_and_channels_are_the_same() -> None:
+    assert protocol.DEFAULT_PREFIX == topics.DEFAULT_PREFIX
+    assert protocol.UP_CHANNELS == topics.UP_CHANNELS
+
+
+def _schema(adapter: TypeAdapter[Any], field: str) -> Any:
+    return adapter.json_schema()["properties"][field]
+
+
+def test_bounds_that_stand_in_messages_are_the_same() -> None:
+    assert _schema(messages.ACK, "seq")["maxItems"] == protocol.ACK_RANGES
+    assert _schema(messages.COMMAND, "id")["maxLength"] == protocol.WORD_CHARS
+    assert _schema(messages.COMMAND, "ttl")["maximum"] == protocol.TTL_MAX_S
+    assert _schema(messages.COMMAND, "t")["maximum"] == protocol.SECONDS_MAX
+
+
+def test_the_longest_release_id_of_the_pattern_is_the_limit() -> None:
+    assert ids.is_release_id("r" * limits.RELEASE_ID_CHARS)
+    assert not ids.is_release_id("r" * (limits.RELEASE_ID_CHARS + 1))
+
+
+def test_every_word_of_the_camera_is_short_enough_to_travel() -> None:
+    words = protocol.UPDATE_REASONS + protocol.RESET_CAUSES
+    assert all(0 < len(word) <= protocol.WORD_CHARS for word in words)
+
+
+def test_the_receive_buffer_holds_the_largest_packet_a_camera_wants() -> None:
+    prefix = "fleet/v1"
+    longest = f"{prefix}/_release/{'r' * limits.RELEASE_ID_CHARS}"
+    packet = 1 + 4 + 2 + len(longest) + 2 + limits.MANIFEST_BYTES
+    assert packet <= protocol.receive_bytes(prefix)

@@ -1,0 +1,116 @@
+"""The HTTP API over a real database and real services, asked without a socket.
+
+    rig.admin.get("/cameras")        an httpx client with a token of that role
+    rig.now += 60                    the clock of all services
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from fastapi import FastAPI
+
+from fleetd.access import AccessControl
+from fleetd.domain.records import Role
+from fleetd.ota import Ota
+from fleetd.registry import Registry
+from fleetd.store import migrate
+from fleetd.store.engine import SqlStore
+from fleetd.store.landing import Arrival, Landing
+from fleetd.web.app import create_app
+
+BOOT: Final = "0123456789abcdef"
+BASE: Final = "http://localhost"
+START: Final = 1_700_000_000.0
+
+
+class InProcess(httpx.BaseTransport):
+    """Asks an ASGI application directly, for a client that is not asynchronous."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        body = request.read()
+        return asyncio.run(self._ask(request, body))
+
+    async def _ask(self, request: httpx.Request, body: bytes) -> httpx.Response:
+        transport = httpx.ASGITransport(self._app, raise_app_exceptions=True)
+        copy = httpx.Request(request.method, request.url, headers=request.headers, content=body)
+        answer = await transport.handle_async_request(copy)
+        content = await answer.aread()
+        return httpx.Response(answer.status_code, headers=answer.headers, content=content, request=request)
+
+
+class Rig:
+    """Everything behind the API, with one token for each role."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = START
+        self.store = SqlStore(f"sqlite:///{folder}/fleet.db")
+        migrate.upgrade(self.store)
+        self.registry = Registry(self.store, lambda: self.now)
+        self.ota = Ota(self.store, lambda: self.now)
+        self.access = AccessControl(self.store, lambda: self.now)
+        self.landing = Landing(self.store)
+        self.status: dict[str, Any] = {"ok": True, "broker": {"connected": True}, "problems": []}
+        self.app: FastAPI = create_app(
+            self.registry,
+            self.ota,
+            self.access,
+            status=lambda: self.status,
+            allowed_hosts=["fleet.example"],
+            clock=lambda: self.now,
+        )
+        self.tokens = {
+            role: self.access.create_token(f"the-{role}", role, actor="rig") for role in reversed(Role)
+        }
+        self.transport = InProcess(self.app)
+        self.nobody = self._client(None)
+        self.viewer, self.operator, self.admin = (self._client(self.tokens[role]) for role in Role)
+
+    def client(self, role: Role | None) -> httpx.Client:
+        """The client of that role; without one, of nobody."""
+        return {
+            None: self.nobody,
+            Role.VIEWER: self.viewer,
+            Role.OPERATOR: self.operator,
+            Role.ADMIN: self.admin,
+        }[role]
+
+    def with_token(self, token: str | None) -> httpx.Client:
+        """A client with any token."""
+        return self._client(token)
+
+    def enrol(self, *names: str) -> None:
+        """Enrols cameras."""
+        for name in names:
+            self.registry.enrol(name, actor="rig")
+
+    def land(self, camera: str, channel: str, seq: int, **body: Any) -> None:
+        """Stores a message as if the camera had just sent it."""
+        message = {"boot": BOOT, "seq": seq, "up_ms": seq * 1000, **body}
+        self.landing.write([Arrival(camera, channel, "", message, self.now, retained=False)])
+
+    def close(self) -> None:
+        """Closes everything."""
+        for client in (self.nobody, self.viewer, self.operator, self.admin):
+            client.close()
+        self.store.close()
+
+    def _client(self, token: str | None) -> httpx.Client:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx.Client(transport=self.transport, base_url=f"{BASE}/api/v1", headers=headers)
+
+
+@contextlib.contextmanager
+def running_rig(folder: Path) -> Iterator[Rig]:
+    """A rig, closed at the end."""
+    rig = Rig(folder)
+    try:
+        yield rig
+    finally:
+        rig.close()
