@@ -8,10 +8,8 @@ RAM BUDGET: the caller's two 4 KB buffers, the signed manifest (at most 8 KB), i
 as much until an encoding is chosen, then mostly dropped), 5.5 KB for inflating.
 """
 
-import gc
-
 from camera_agent import protocol
-from camera_agent.manifest import ManifestError, accepts, choose_encoding, digest_of, open_manifest
+from camera_agent.manifest import ManifestError, accepts, choose_encoding, collect, digest_of, open_manifest
 from camera_agent.slots import ContentCheck
 from camera_agent.transfer import Transfer, TransferError
 from camera_agent.unpack import Unpacker, UnpackError
@@ -198,7 +196,7 @@ class Install:
 
     def _prepare(self, _now):
         self._slots.wipe(self._slots.spare)
-        gc.collect()  # the inflater's window is the largest single piece of an update
+        collect()  # the inflater's window is the largest single piece of an update
         self._unpacker = Unpacker(
             self._stage,
             self._encoding,
@@ -232,7 +230,7 @@ class Install:
         self._slots.finish(self._blob)
         self._blob = self._manifest = self._encoding = None
         self._job.lap("verify", now)
-        self.ready = True
+        self.ready = True  # and the trial begins with the next step
         return True
 
     def _without_patch(self, detail):

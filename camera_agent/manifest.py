@@ -53,9 +53,9 @@ def open_manifest(blob, keys):
         raise ManifestError("unknown-key", "signed by " + crypto.hexed(view[len(_MAGIC) : _SIGNED_HEAD]))
     signed = hashlib.sha256(view[:_SIGNED_HEAD])
     signed.update(view[HEADER_BYTES:])
-    _collect()
+    collect()
     genuine = crypto.verify(key, view[_SIGNED_HEAD:HEADER_BYTES], signed.digest())
-    _collect()
+    collect()
     if not genuine:
         raise ManifestError("signature-invalid", "the signature does not match")
     try:
@@ -73,8 +73,9 @@ def digest_of(blob):
     return crypto.hexed(crypto.sha256(blob))
 
 
-def _collect():
-    if hasattr(gc, "mem_free"):  # only MicroPython's small heap needs it
+def collect():
+    """Make room on MicroPython's small heap; elsewhere it only costs time."""
+    if hasattr(gc, "mem_free"):
         gc.collect()
 
 

@@ -1,9 +1,8 @@
 """Storage as a few fixed regions: `.size`, `.readinto(offset, mv)`, `.write(offset, buf)`, `.sync()`, `.stream()`.
 
 This backend keeps each region in one file that is filled with zeros once and then overwritten in place
-("r+b"), never truncated and padded to the erase block: no cluster is ever taken or freed again, so an update
-cannot run out of space half-way and a power cut cannot tear the allocation table. (FatFs still rewrites the
-file's directory entry at every sync, so callers sync only where the order of writes matters.)
+("r+b"), in whole blocks of 4096 bytes, never truncated: no cluster is ever taken or freed again, so an update
+cannot run out of space half-way and a power cut cannot tear the allocation table.
 
 Everything that goes wrong on the medium becomes StorageError with the reason words of `up/update`.
 
@@ -65,7 +64,9 @@ class FileRegion:
         return done
 
     def write(self, offset, buf):
-        """Overwrite in place. Nothing is ever written past the region's end."""
+        """Overwrite whole blocks in place. Nothing is ever written past the region's end."""
+        if offset % BLOCK or len(buf) % BLOCK:
+            raise ValueError("only whole blocks are written")
         if offset < 0 or offset + len(buf) > self.size:
             raise StorageError("not-enough-storage", "%s has %d bytes" % (self._path, self.size))
         view = memoryview(buf)
@@ -82,11 +83,14 @@ class FileRegion:
     def sync(self):
         """Return when everything written is on the medium."""
         try:
-            self._file.flush()
-            if hasattr(os, "fsync"):
+            if hasattr(os, "fsync"):  # CPython
                 os.fsync(self._file.fileno())
             elif hasattr(os, "sync"):
+                # Whole sectors have gone to the block device already; this empties its cache. flush() would do that
+                # too, but FatFs then also rewrites the directory entry: a block whose loss costs every file in it.
                 os.sync()
+            else:
+                self._file.flush()
         except OSError as error:
             raise _storage_error(error, "sync " + self._path) from None
 

@@ -130,7 +130,7 @@ class Transfer:
         ):
             return self._wrong(self._part, len(payload))
         self._index[:count] = payload
-        self._received(self._part, payload)
+        self._received(self._part, count)
         self._asking_index = False
         self._scanned = 0
         for i in range(len(self._have)):
@@ -169,11 +169,15 @@ class Transfer:
         return None
 
     def _take_block(self, number, payload):
-        if len(payload) != self._block_bytes(number) or not self._matches(number, payload):
-            return self._wrong(number, len(payload))
+        size = len(payload)
+        if size != self._block_bytes(number) or not self._matches(number, payload):
+            return self._wrong(number, size)
+        if size < BLOCK_BYTES:  # the last one: storage takes whole blocks
+            self._buffer[:size] = payload
+            payload = self._buffer
         self._stage.write(number * BLOCK_BYTES, payload)
         self._mark(number)
-        self._received(number, payload)
+        self._received(number, size)
         return None
 
     # asking
@@ -187,11 +191,11 @@ class Transfer:
         self._silent_ms = 0
         self._port.want(self._topic(number))
 
-    def _received(self, number, payload):
+    def _received(self, number, size):
         self._port.unwant(self._topic(number))
         self._wanted.remove(number)
         self._bad.pop(number, None)
-        self.bytes += len(payload)
+        self.bytes += size
         self._silent_ms = 0
         self._stalled_ms = 0
 

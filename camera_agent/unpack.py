@@ -88,7 +88,7 @@ class Unpacker:
     """Unpacks one encoding. Call step() until it answers False; then all content has been written.
 
     `source`: region with .stream(); `encoding` and `size`: from the manifest; `write(offset, buf)`: where the content
-    goes, in whole blocks of 4096 but for the last; `base`: for a patch, with .size and .readinto(offset, mv);
+    goes, in whole blocks of 4096, the last one filled with zeros; `base`: for a patch, with .size and .readinto(offset, mv);
     `buffer`: 4 KB. step() raises UnpackError, or StorageError from the regions.
     """
 
@@ -127,7 +127,9 @@ class Unpacker:
                 self._run()
         at_end = self.produced == self._size and not self._literal and not self._copy
         if self._filled == BLOCK or at_end:
-            self._write(self.produced - self._filled, self._block[: self._filled])
+            for i in range(self._filled, BLOCK):
+                self._block[i] = 0
+            self._write(self.produced - self._filled, self._block)
             self._filled = 0
         if at_end:
             self._check_end()

@@ -50,10 +50,8 @@ Everything else is at most 4 KB of hashing, inflating, reading and writing a ste
 RAM BUDGET: two 4 KB buffers for good; during an update what camera_agent/install.py says.
 """
 
-import gc
-
 from camera_agent.install import Install, Job, RejectedError
-from camera_agent.manifest import ManifestError
+from camera_agent.manifest import ManifestError, collect
 from camera_agent.pointer import FALLBACK, decide
 from camera_agent.regions import BLOCK, StorageError
 from camera_agent.slots import Slots
@@ -129,7 +127,7 @@ class Updater:
             if slot:
                 self._tell_of(slot.release, pointer.generation, state, reason, digest=slot.digest)
             else:
-                self._problem("slot-damaged")
+                self._problem("trial-lost")  # too damaged to say which release it was
         if self._on_trial():
             # what it replaces is reported as running until the trial is over; its content is not needed for that
             confirmed = self._slots.pointer.confirmed
@@ -146,7 +144,7 @@ class Updater:
             state, reason, detail = "rejected", error.reason, error.detail
         except MemoryError:
             state, reason, detail = "failed", "out-of-memory", None
-        gc.collect()
+        collect()
         self._went_wrong(state, reason, detail)
         return True
 
@@ -258,7 +256,7 @@ class Updater:
             try:
                 self._looked[number] = self._slots.check_slot(number, self._hal.feed)
             except MemoryError:
-                gc.collect()
+                collect()
                 self._problem("out-of-memory")
                 self._looked[number] = None
         return self._looked[number]
@@ -361,9 +359,8 @@ class Updater:
 
     def _carry_on(self, now):
         """The next piece of the running update; when the slot is written, its trial begins."""
-        more = self._install.step()
         if not self._install.ready:
-            return more
+            return self._install.step()
         self._install = None
         slot = self._slots.read_slot(self._slots.spare)  # exactly as the next boot will see it
         if slot is None:
@@ -372,7 +369,8 @@ class Updater:
             self._slots.set_trial(self._job.generation)
             self._slots.count_attempt()
         except StorageError:
-            self._slots.cancel_trial()  # at least in memory, so that another update can begin
+            self._slots.cancel_trial()
+            self._wipe(slot.number)  # whichever pointer the next boot finds: it has been called failed
             raise
         self._start(slot, now)
         return True

@@ -81,7 +81,9 @@ class Daemon:
             log.info("database_migrated", revision=migrate.newest_revision())
         rules = PresenceRules(settings.presence.late_after, settings.presence.offline_after)
         self.registry = Registry(self.store, time.time, rules=rules, wake=self._wake_delivery)
-        self.ota = Ota(self.store, time.time, wake=self._wake_delivery)
+        self.ota = Ota(
+            self.store, time.time, wake=self._wake_delivery, rules=rules, listening=lambda: self.link.ready
+        )
         self.access = AccessControl(self.store, time.time)
         api = create_app(
             self.registry,
@@ -134,7 +136,9 @@ class Daemon:
         stack.callback(self._jobs.stop)
         self._write_entry_points()
         http.start()
-        stack.callback(http.stop)  # first to stop; the earlier entry only gives the port back after a failed start
+        stack.callback(
+            http.stop
+        )  # first to stop; the earlier entry only gives the port back after a failed start
         log.info("fleetd_started", version=__version__, http=self.url, mqtt=self.link.address)
 
     def _start_broker(self, stack: contextlib.ExitStack) -> tuple[str, int]:
@@ -202,8 +206,14 @@ class Daemon:
         body = {"online": online, "instance": self.instance, "version": __version__}
         return json.dumps(body, separators=(",", ":")).encode()
 
-    def _broker_connected(self) -> None:
-        """Every connection may be to a broker that has forgotten everything."""
+    def _broker_connected(self, session_present: bool) -> None:
+        """Every connection may be to a broker that has forgotten everything.
+
+        When it has forgotten our session, what cameras published meanwhile is gone: a new instance tells them
+        to repeat what they hold.
+        """
+        if not session_present and self.link.connects > 1:
+            self.instance = secrets.token_hex(8)
         topic = format_topic(DaemonTopic("status"), self.settings.prefix)
         with contextlib.suppress(BrokerError):  # it went away again: the next connection says it
             self.link.publish(topic, self._own_status(online=True), retain=True)

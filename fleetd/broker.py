@@ -30,6 +30,7 @@ CONNECT_SECONDS = 5.0
 SESSION_SECONDS = 30 * 86400  # how long the broker keeps messages for an absent fleetd
 WINDOW = 1000  # unacknowledged messages the broker may send (MQTT 5; mosquitto's own setting for 3.1.1)
 BACKOFF_SECONDS = (0.25, 10.0)
+BACKOFF_SHORT_SECONDS = 2.0  # the most after a connection that worked, but not for long
 GOOD_AFTER_SECONDS = 2.0  # a connection that ends sooner counts as a failure, also one closed after CONNACK
 
 
@@ -44,7 +45,7 @@ class BrokerLink:
         client_id: str,
         subscribe: str,
         receive: Callable[[Inbound], None],
-        connected: Callable[[], None] = lambda: None,
+        connected: Callable[[bool], None] = lambda _session_present: None,
         will: tuple[str, bytes] | None = None,
         username: str | None = None,
         password: str | None = None,
@@ -64,6 +65,8 @@ class BrokerLink:
         self._broken = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="broker-link", daemon=True)
+        self._worked = False  # the present connection got as far as our subscription
+        self._session_present = False
         self.connects = 0
         self.last_error: str | None = None
 
@@ -152,6 +155,7 @@ class BrokerLink:
         while not self._stopping.is_set():
             began = time.monotonic()
             version = self._protocol
+            self._worked = False
             self._run_once()
             self._ready.clear()
             if self._stopping.is_set():
@@ -160,6 +164,7 @@ class BrokerLink:
                 continue  # at once, in the other version
             failures = 0 if time.monotonic() - began > GOOD_AFTER_SECONDS else min(failures + 1, 16)
             low, high = BACKOFF_SECONDS
+            high = BACKOFF_SHORT_SECONDS if self._worked else high
             delay = random.uniform(low, min(high, low * 2 ** (failures + 1)))  # noqa: S311  # jitter, no secret
             log.warning("broker_lost", broker=self.address, reason=self.last_error, retry_s=round(delay, 1))
             self._stopping.wait(delay)
@@ -240,6 +245,7 @@ class BrokerLink:
             self._broken.set()
             return
         self.connects += 1
+        self._session_present = flags.session_present
         log.info(
             "broker_connected", broker=self.address, mqtt=self.version, session_present=flags.session_present
         )
@@ -253,8 +259,9 @@ class BrokerLink:
             self.last_error = f"the subscription to {self._subscribe} was refused: {refused[0]}"
             self._broken.set()
             return
+        self._worked = True
         self._ready.set()
-        self._connected()
+        self._connected(self._session_present)
 
     def _on_disconnect(
         self, _client: mqtt.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any

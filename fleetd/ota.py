@@ -135,8 +135,9 @@ class Ota:
         """Stores a signed release after checking all of it. The same upload again changes nothing."""
         now = self._clock()
         with self._store.reading() as work:
-            keys = [bytes.fromhex(key.public) for key in work.releases.keys() if key.revoked_at is None]
-        checked = check_release(manifest, encodings, keys, contents=StoredContents(self._store))
+            keys = work.releases.keys()
+        public = [bytes.fromhex(key.public) for key in keys if key.revoked_at is None]
+        checked = check_release(manifest, encodings, public, contents=StoredContents(self._store))
         _check_not_expired(checked.manifest, now)
         release = _release(checked, now, actor)
         stored = [

@@ -57,7 +57,6 @@ class BoardProfile(_Data):
     aliases: tuple[str, ...] = ()
     arch: str = Field(min_length=1)
     model_formats: tuple[Format, ...]
-    model_alignment: int = 16  # bytes; where the firmware uses a model in place
     memory: Memory | None = None
     slots: tuple[Slot, ...] = ()
 

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fleetd.errors import FleetError, InvalidError
-from fleetd.protocol.messages import UpdateReason
 
 if TYPE_CHECKING:
     from fleetd.bundles.preflight import Finding
+    from fleetd.protocol.messages import UpdateReason
 
 
 class BundleError(InvalidError):
@@ -58,7 +58,7 @@ class RejectedError(InvalidError):
 
     code = "release_rejected"
 
-    def __init__(self, reason: UpdateReason, message: str | None = None, **facts: object) -> None:
+    def __init__(self, reason: "UpdateReason", message: str | None = None, **facts: object) -> None:
         super().__init__(message, reason=reason, **facts)
         self.reason = reason
 

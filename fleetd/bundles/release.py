@@ -87,7 +87,7 @@ def build_release(
         raise ReleaseError('Name the boards that the release is for, or "*" for any.')
     model = read_model(bundle.model)
     profiles = board_profiles.covered(boards)
-    image = build_content(bundle.model, bundle.labels, _alignment(profiles))
+    image = build_content(bundle.model, bundle.labels)
     findings = _preflight(model, bundle.labels, profiles, len(image.data))
     full = cut("deflate", deflate(image.data))
     encodings = [full, *_patches(image.data, bases, below=_PATCH_WORTH * full.size)]
@@ -162,7 +162,7 @@ def check_release(
             "manifest-invalid", "The files in the content are not those in the manifest."
         )
     profiles = board_profiles.covered(manifest.boards)
-    data, labels = read_content(image, _alignment(profiles))
+    data, labels = read_content(image)
     model = read_model(data)
     findings = _preflight(model, labels, profiles, len(content))
     if facts_of(model, labels) != manifest.model:
@@ -177,10 +177,6 @@ def check_release(
         encodings=cuts,
         findings=tuple(findings),
     )
-
-
-def _alignment(profiles: Sequence[BoardProfile]) -> int:
-    return max(profile.model_alignment for profile in profiles)
 
 
 def _preflight(

@@ -174,19 +174,23 @@ def _write_private(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(draft, path)  # unlike a rename, it never replaces a file
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                draft.unlink()
-    except FileExistsError:
-        raise KeyFileError(f"{path} exists already and was left as it is.", path=str(path)) from None
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _link(draft, path)
     except OSError as error:
         raise KeyFileError(
             f"The key cannot be written to {path}: {error.strerror}.", path=str(path)
         ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _link(draft: Path, path: Path) -> None:
+    """Gives the draft its name; unlike a rename, a link never replaces a file."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise KeyFileError(f"{path} exists already and was left as it is.", path=str(path)) from None

@@ -8,7 +8,7 @@ operator, on any bytes at all (see `flatbuffer`). What a *board* can run is deci
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ SCHEMA: Final = 3
 _TENSORS: Final = 8192
 _OPERATORS: Final = 8192
 _OPERANDS: Final = 1024
+_ENDS: Final = 64  # inputs or outputs of a graph
 _CHANNELS: Final = 16384
 _DIMENSIONS: Final = 8
 _TENSOR_BYTES: Final = 64 * 1024 * 1024
@@ -132,7 +133,7 @@ def read_model(data: bytes) -> Model:
         inputs=tuple(main.tensors[n] for n in main.inputs),
         outputs=tuple(main.tensors[n] for n in main.outputs),
         ops=tuple(sorted({operator.name for graph in graphs for operator in graph.operators})),
-        last_ops=tuple(_source_of(main, n) for n in main.outputs),
+        last_ops=_last_ops(main),
         hybrid_ops=tuple(sorted({name for graph in graphs for name in _hybrids(graph)})),
         subgraphs=len(graphs),
         operators=sum(len(graph.operators) for graph in graphs),
@@ -174,7 +175,7 @@ def _operator_name(code: Table) -> str:
 def _graph(table: Table, codes: Sequence[str], buffers: Sequence[int]) -> _Graph:
     tensors = tuple(_tensor(entry, buffers) for entry in table.tables(0, _TENSORS))
     operators = tuple(_operator(entry, codes, len(tensors)) for entry in table.tables(3, _OPERATORS))
-    inputs, outputs = table.integers(1, "i", 256), table.integers(2, "i", 256)
+    inputs, outputs = table.integers(1, "i", _ENDS), table.integers(2, "i", _ENDS)
     _check_indexes((*inputs, *outputs), len(tensors))
     return _Graph(tensors, operators, inputs, outputs)
 
@@ -254,10 +255,14 @@ def _quantisation(table: Table | None, shape: Sequence[int]) -> tuple[tuple[floa
     return scales, zero_points
 
 
-def _source_of(graph: _Graph, tensor: int) -> str:
-    """The operator that computed a tensor's values, looking through those that only pass them on."""
+def _last_ops(graph: _Graph) -> tuple[str, ...]:
+    """Per output the operator that computed its values, looking through those that only pass them on."""
     writers = {n: operator for operator in graph.operators for n in operator.outputs}
-    for _ in range(len(graph.operators)):  # a damaged graph may run in a circle
+    return tuple(_writer(tensor, writers) for tensor in graph.outputs)
+
+
+def _writer(tensor: int, writers: Mapping[int, Operator]) -> str:
+    for _ in writers:  # a damaged graph may run in a circle
         operator = writers.get(tensor)
         if operator is None:
             return ""

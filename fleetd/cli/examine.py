@@ -67,12 +67,16 @@ def print_facts(out: Output, examined: Examined) -> None:
         out.facts([("note", warning)])
 
 
-def print_verdicts(out: Output, reports: Sequence[BoardReport], cameras: dict[str, int] | None = None) -> None:
+def print_verdicts(
+    out: Output, reports: Sequence[BoardReport], cameras: dict[str, int] | None = None
+) -> None:
     """One line per board, and every finding with its remedy. `cameras`: how many there are, by board key."""
     rows: list[tuple[object, ...]] = []
     for board, findings, verdict in ((one.board, one.findings, one.verdict) for one in reports):
         count = () if cameras is None else (cameras.get(board.key, 0),)
-        rows.append((board.name, *count, verdict, f"{findings[0].message} {findings[0].remedy}" if findings else ""))
+        rows.append(
+            (board.name, *count, verdict, f"{findings[0].message} {findings[0].remedy}" if findings else "")
+        )
         rows += [("", *("" for _ in count), "", f"{one.message} {one.remedy}") for one in findings[1:]]
     headings = ("board", "verdict", "why") if cameras is None else ("board", "cameras", "verdict", "why")
     out.table(headings, rows, empty="No board to judge.")
@@ -97,7 +101,12 @@ def as_data(examined: Examined, reports: Sequence[BoardReport]) -> dict[str, Any
                 "name": one.board.name,
                 "verdict": one.verdict,
                 "findings": [
-                    {"level": found.level, "code": found.code, "message": found.message, "remedy": found.remedy}
+                    {
+                        "level": found.level,
+                        "code": found.code,
+                        "message": found.message,
+                        "remedy": found.remedy,
+                    }
                     for found in one.findings
                 ],
             }

@@ -18,7 +18,9 @@ Boards = Annotated[
 
 def inspect(
     ctx: typer.Context,
-    bundle: Annotated[Path, typer.Argument(help='An Edge Impulse "OpenMV Library" zip, its folder, or a .tflite.')],
+    bundle: Annotated[
+        Path, typer.Argument(help='An Edge Impulse "OpenMV Library" zip, its folder, or a .tflite.')
+    ],
     board: Boards = None,
     labels: Labels = None,
     as_json: Json = False,

@@ -18,7 +18,8 @@ Key = Annotated[
     typer.Option("--key", metavar="FILE", help="The key file; usually ~/.config/fleetctl/keys/operator.pem."),
 ]
 PasswordFile = Annotated[
-    Path | None, typer.Option("--password-file", metavar="FILE", help="Read the key's password from this file.")
+    Path | None,
+    typer.Option("--password-file", metavar="FILE", help="Read the key's password from this file."),
 ]
 
 

@@ -91,5 +91,7 @@ def read_password(path: Path) -> str:
             f"The password file {path} cannot be read: {safe(error)}.", exit_code=UNUSABLE
         ) from error
     if not password:
-        raise CliError(f"The first line of {path} is empty.", "It should hold the password.", exit_code=UNUSABLE)
+        raise CliError(
+            f"The first line of {path} is empty.", "It should hold the password.", exit_code=UNUSABLE
+        )
     return password

@@ -21,10 +21,10 @@ from fleetd.cli import (
     system,
     tokens,
 )
-from fleetd.cli.errors import ERROR, CliError
+from fleetd.cli.errors import ERROR, UNUSABLE, CliError
 from fleetd.cli.session import Session
 from fleetd.cli.text import safe
-from fleetd.errors import FleetError
+from fleetd.errors import FleetError, InvalidError, NotFoundError
 
 
 class FleetctlGroup(TyperGroup):
@@ -38,8 +38,10 @@ class FleetctlGroup(TyperGroup):
             _complain(error.message, error.todo)
             raise typer.Exit(error.exit_code) from error
         except FleetError as error:
+            # Bundles, keys and queries are checked here with the server's own rules.
             _complain(safe(error.message), "")
-            raise typer.Exit(ERROR) from error
+            unusable = isinstance(error, InvalidError | NotFoundError)
+            raise typer.Exit(UNUSABLE if unusable else ERROR) from error
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
@@ -95,7 +97,7 @@ for command, name in (
     app.command(name)(command)
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001  # Typer calls it so
+def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"fleetctl {__version__}")
         raise typer.Exit
@@ -109,7 +111,9 @@ def root(
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", metavar="FILE", help="A file with the token. Also: FLEETCTL_TOKEN_FILE."),
+        typer.Option(
+            "--token-file", metavar="FILE", help="A file with the token. Also: FLEETCTL_TOKEN_FILE."
+        ),
     ] = None,
     _version_wanted: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")

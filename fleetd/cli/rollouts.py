@@ -117,9 +117,7 @@ def retry(ctx: typer.Context, rollout: Number) -> None:
     """Offer the release again, in a new rollout, to the cameras that failed or fell silent."""
     session = session_of(ctx)
     found = session.api.post("rollouts", rollout, "retry")
-    session.out.say(
-        f"Rollout {found['id']} tries again. `fleetctl rollouts watch {found['id']}` watches it."
-    )
+    session.out.say(f"Rollout {found['id']} tries again. `fleetctl rollouts watch {found['id']}` watches it.")
 
 
 def _act(ctx: typer.Context, rollout: int, action: str) -> None:

@@ -96,7 +96,7 @@ class Watched:
     boot: str | None  # what follows is the camera's last status
     connected: bool
     seen_at: float | None
-    generation: int | None
+    reported_generation: int | None
     running: str | None
     running_digest: str | None
     trial: str | None
@@ -148,7 +148,7 @@ def read_status(watched: Watched, now: float) -> Change | None:
     booted its old version before the trial has to be offered the release again, and is never done.
     """
     current = watched.assignment
-    if current.state in TERMINAL or not _generation_fits(watched, watched.generation):
+    if current.state in TERMINAL or not _generation_fits(watched, watched.reported_generation):
         return None
     if watched.running == current.release_id and watched.running_digest == watched.content_sha256:
         return Change(CONFIRMED)

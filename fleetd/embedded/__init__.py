@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from fleetd.embedded.inprocess import InProcessAmqtt
-from fleetd.embedded.mosquitto import SupervisedMosquitto
+from fleetd.embedded.mosquitto import SupervisedMosquitto, end_left_behind
 from fleetd.embedded.ports import PortTakenError, answers
 from fleetd.errors import BrokerError, SettingsError
 
 __all__ = [
     "start_broker",
     "find_mosquitto",
+    "end_left_behind",
     "answers",
     "BrokerMode",
     "RunningBroker",

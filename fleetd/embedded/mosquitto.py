@@ -116,7 +116,7 @@ class SupervisedMosquitto:
             if not self.adopted:
                 self._launch()
         except BaseException:
-            self._end_process()
+            self._end()
             self._release()
             raise
         self._watcher = threading.Thread(target=self._watch, name="mosquitto-watch", daemon=True)
@@ -130,7 +130,7 @@ class SupervisedMosquitto:
             self._watcher.join()
             self._watcher = None
         if self._owner is not None:
-            self._end_process()
+            self._end()
             self._release()
             log.info("broker_stopped", kind=self.kind)
 
@@ -181,7 +181,7 @@ class SupervisedMosquitto:
             if same and self._wait_until_it_answers():
                 return True
         log.info("broker_replaced", reason="it ran with another configuration or did not answer")
-        self._end_process()
+        self._end()
         return False
 
     def _launch(self) -> None:
@@ -209,7 +209,7 @@ class SupervisedMosquitto:
                         f"mosquitto cannot be started: {error}", path=str(self._binary)
                     ) from error
         if not self._wait_until_it_answers():
-            self._end_process()
+            self._end()
             raise BrokerError(f"mosquitto did not start: {self._last_words()}", log=str(self._log_file))
 
     def _wait_until_it_answers(self) -> bool:
@@ -260,7 +260,9 @@ class SupervisedMosquitto:
                 except Exception:
                     log.exception("broker_restart_not_noted")
 
-    def _end_process(self) -> None:
+    def _end(self) -> bool:
+        """Ends the process, whoever started it; False when none was alive. `stop` also ends the watch."""
+        alive = self._lives()
         deadline = time.monotonic() + STOP_SECONDS
         while (pid := self.pid) is None and self._lives() and time.monotonic() < deadline:
             time.sleep(0.01)  # it has just been started and has not written its id yet
@@ -275,6 +277,7 @@ class SupervisedMosquitto:
         if self._child is not None:
             self._child.wait()
             self._child = None
+        return alive
 
     def _release(self) -> None:
         if self._owner is not None:
@@ -294,6 +297,16 @@ class SupervisedMosquitto:
             if lines:
                 return lines[-1]
         return "it said nothing"
+
+
+def end_left_behind(folder: Path) -> bool:
+    """Ends the mosquitto that a killed fleetd left in `folder`; False when there is none, or a fleetd owns it."""
+    owner = _lock(folder / "fleetd.lock") if folder.is_dir() else None
+    if owner is None:
+        return False
+    with owner:
+        left = SupervisedMosquitto(folder, Path("mosquitto"))
+        return left._end()
 
 
 def _lock(path: Path) -> IO[bytes] | None:

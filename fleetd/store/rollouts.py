@@ -385,7 +385,7 @@ def _watched(row: sa.Row[Any], silence_s: float) -> Watched:
         boot=row.boot,
         connected=bool(row.connected),
         seen_at=row.seen_at,
-        generation=row.reported_generation,
+        reported_generation=row.reported_generation,
         running=row.running,
         running_digest=row.running_digest,
         trial=row.trial,

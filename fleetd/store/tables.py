@@ -196,6 +196,7 @@ update_reports = Table(
     Column("bytes", BigInteger),
     Column("ms", Json),
     Index("ix_update_reports_camera_id_id", "camera_id", "id"),
+    sqlite_autoincrement=True,  # a number is never given twice: assignments follow behind a cursor
 )
 
 replies = Table(

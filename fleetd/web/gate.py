@@ -85,7 +85,7 @@ class Gate:
             await error_response(refused.error)(scope, receive, sending)
         except Exception as error:  # the last line of defence: nothing may reach the wire raw
             # Formatted here: renderers that show local variables would write tokens into the log.
-            log.error(
+            log.error(  # noqa: TRY400  # for that reason
                 "request_failed",
                 method=scope["method"],
                 path=scope["path"][:PATH_CHARS],

@@ -379,6 +379,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_update_reports")),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("update_reports", schema=None) as batch_op:
         batch_op.create_index("ix_update_reports_camera_id_id", ["camera_id", "id"], unique=False)

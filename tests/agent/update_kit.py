@@ -321,6 +321,7 @@ class MemoryRegion:
 
     def write(self, offset: int, buf: bytes | bytearray | memoryview) -> None:
         assert offset >= 0
+        assert offset % BLOCK == len(buf) % BLOCK == 0, "only whole blocks are written"
         assert offset + len(buf) <= self.size, "a write past the end of the region"
         if self.refuses:
             raise StorageError(self.refuses, "refused")

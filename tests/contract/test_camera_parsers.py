@@ -35,6 +35,7 @@ JSON = st.recursive(
 )
 NUMBERS = (0, 1, -1, 2**53 - 1, 2**53, 2**40, 2**40 + 1, 86400, 86401, 1.5, True)
 WORDS = ("", "a", "a" * 64, "a" * 65, "\0", "ab" * 32, "ab" * 8, "AB" * 8, "model-7")
+UNUSED = {"version"}  # fields that the camera does not look at
 TELLING = st.sampled_from([*NUMBERS, *WORDS, [], [[1, 2]], [[2, 1]], [[1]], {}, {"a": 1}, None])
 
 
@@ -44,7 +45,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, Any]:
     name = draw(KIND)
     message = dict(draw(st.sampled_from(GOLDENS[name])))
     for _ in range(draw(st.integers(0, 3))):
-        key = draw(st.sampled_from([*sorted(message), "extra"]))
+        key = draw(st.sampled_from([*sorted(set(message) - UNUSED), "extra"]))
         if draw(st.booleans()):
             message[key] = draw(TELLING | JSON)
         else:

@@ -1,7 +1,7 @@
 """The HTTP API over a real database and real services, asked without a socket.
 
-    rig.admin.get("/cameras")        an httpx client with a token of that role
-    rig.now += 60                    the clock of all services
+rig.admin.get("/cameras")        an httpx client with a token of that role
+rig.now += 60                    the clock of all services
 """
 
 import asyncio
@@ -14,13 +14,17 @@ import httpx
 from fastapi import FastAPI
 
 from fleetd.access import AccessControl
+from fleetd.bundles.opening import open_bundle
+from fleetd.bundles.release import BuiltRelease, build_release
+from fleetd.bundles.signing import OperatorKey
 from fleetd.domain.records import Role
 from fleetd.ota import Ota
 from fleetd.registry import Registry
-from fleetd.store import migrate
+from fleetd.store import tables
 from fleetd.store.engine import SqlStore
 from fleetd.store.landing import Arrival, Landing
 from fleetd.web.app import create_app
+from tests.unit.bundles.models import LABELS, make
 
 BOOT: Final = "0123456789abcdef"
 BASE: Final = "http://localhost"
@@ -51,7 +55,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.now = START
         self.store = SqlStore(f"sqlite:///{folder}/fleet.db")
-        migrate.upgrade(self.store)
+        tables.metadata.create_all(self.store.engine)
         self.registry = Registry(self.store, lambda: self.now)
         self.ota = Ota(self.store, lambda: self.now)
         self.access = AccessControl(self.store, lambda: self.now)
@@ -92,14 +96,45 @@ class Rig:
 
     def land(self, camera: str, channel: str, seq: int, **body: Any) -> None:
         """Stores a message as if the camera had just sent it."""
-        message = {"boot": BOOT, "seq": seq, "up_ms": seq * 1000, **body}
-        self.landing.write([Arrival(camera, channel, "", message, self.now, retained=False)])
+        self._land(camera, channel, "", seq, body)
+
+    def land_reply(self, camera: str, command: str, seq: int, **body: Any) -> None:
+        """Stores a camera's reply to a command."""
+        self._land(camera, "reply", command, seq, body)
+
+    def trust(self, key: OperatorKey) -> None:
+        """Accepts releases that this key signs."""
+        self.ota.add_key(key.public.hex(), "rig", actor="rig")
+
+    def build(self, key: OperatorKey, *, board: str = "OMVRT1060") -> BuiltRelease:
+        """The next release, signed, not uploaded."""
+        release_id, epoch, sequence = self.ota.next_release()
+        return build_release(
+            open_bundle(make(), "\n".join(LABELS).encode()),
+            release_id=release_id,
+            name="animals",
+            version="1",
+            epoch=epoch,
+            sequence=sequence,
+            boards=[board],
+            created=int(self.now),
+            key=key,
+        )
+
+    def release(self, key: OperatorKey) -> str:
+        """The id of a new stored release."""
+        built = self.build(key)
+        return self.ota.add_release(built.blob, [one.data for one in built.encodings], actor="rig").id
 
     def close(self) -> None:
         """Closes everything."""
         for client in (self.nobody, self.viewer, self.operator, self.admin):
             client.close()
         self.store.close()
+
+    def _land(self, camera: str, channel: str, rest: str, seq: int, body: dict[str, Any]) -> None:
+        message = {"boot": BOOT, "seq": seq, "up_ms": int(1000 * (self.now - START)), **body}
+        self.landing.write([Arrival(camera, channel, rest, message, self.now, retained=False)])
 
     def _client(self, token: str | None) -> httpx.Client:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}

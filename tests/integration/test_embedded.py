@@ -24,6 +24,7 @@ from fleetd.embedded import (
     PortTakenError,
     SupervisedMosquitto,
     answers,
+    end_left_behind,
     find_mosquitto,
     mosquitto,
     start_broker,
@@ -223,6 +224,33 @@ def test_a_stopped_adopted_broker_is_gone(tmp_path: Path, binary: Path) -> None:
         assert pid is not None
     until(lambda: not is_alive(pid))
     assert not answers("127.0.0.1", port)
+
+
+def test_a_left_broker_can_be_ended_without_a_fleetd_but_not_under_one(tmp_path: Path, binary: Path) -> None:
+    assert not end_left_behind(tmp_path / "nothing")
+    process, port = fleetd_that_will_be_killed(tmp_path)
+    with process:
+        assert not end_left_behind(tmp_path)
+        assert answers("127.0.0.1", port)
+        process.kill()
+    assert end_left_behind(tmp_path)
+    assert not answers("127.0.0.1", port)
+    assert not end_left_behind(tmp_path)
+
+
+def test_a_left_broker_that_hangs_is_replaced(
+    tmp_path: Path, binary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mosquitto, "START_SECONDS", 2.0)
+    monkeypatch.setattr(mosquitto, "STOP_SECONDS", 1.0)
+    process, port = fleetd_that_will_be_killed(tmp_path)
+    with process:
+        process.kill()
+    os.kill(int((tmp_path / "mosquitto.pid").read_text()), signal.SIGSTOP)
+    with SupervisedMosquitto(tmp_path, binary) as broker:
+        assert not broker.adopted
+        assert broker.port == port
+        assert answers(broker.host, port)
 
 
 def test_a_left_broker_with_an_old_configuration_is_replaced_and_keeps_its_messages(

@@ -146,7 +146,9 @@ def test_a_token_file_that_others_can_read_is_pointed_out(
     assert "chmod 600" in find_server(url=HERE, token_file=file, env=env, folder=folder).warning
 
 
-@pytest.mark.parametrize("content", [b"", b"  \n", b"two\nlines", b"\xff\xfe", b"x" * 300, "tok\u00e9n".encode()])
+@pytest.mark.parametrize(
+    "content", [b"", b"  \n", b"two\nlines", b"\xff\xfe", b"x" * 300, "tok\u00e9n".encode()]
+)
 def test_a_file_without_a_token_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "token"
     path.write_bytes(content)

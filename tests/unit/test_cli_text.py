@@ -89,7 +89,15 @@ def test_any_text_is_a_moment_or_a_clear_error(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "-"), (-3.0, "0s"), (45.9, "45s"), (60, "1m"), (3599, "59m"), (12_000, "3h 20m"), (187_200, "2d 4h")],
+    [
+        (None, "-"),
+        (-3.0, "0s"),
+        (45.9, "45s"),
+        (60, "1m"),
+        (3599, "59m"),
+        (12_000, "3h 20m"),
+        (187_200, "2d 4h"),
+    ],
 )
 def test_durations_have_the_two_units_that_matter(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
@@ -97,7 +105,14 @@ def test_durations_have_the_two_units_that_matter(seconds: float | None, text: s
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(None, "-"), (0, "0 B"), (1023, "1023 B"), (42_189, "41.2 KB"), (3 * 1024**2, "3.0 MB"), (2**40, "1024.0 GB")],
+    [
+        (None, "-"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (42_189, "41.2 KB"),
+        (3 * 1024**2, "3.0 MB"),
+        (2**40, "1024.0 GB"),
+    ],
 )
 def test_sizes_are_readable(count: float | None, text: str) -> None:
     assert size(count) == text

@@ -53,9 +53,14 @@ def make(plan: Plan | None = None, change: Callable[[Any], None] | None = None) 
     model.version = 3
     model.description = "made for a test"
     model.buffers = [schema.BufferT() for _ in range(3)]
-    model.buffers[1].data = bytes((7 * n + n // 251) % 251 for n in range(pixels * plan.classes * weight_bytes))
+    model.buffers[1].data = bytes(
+        (7 * n + n // 251) % 251 for n in range(pixels * plan.classes * weight_bytes)
+    )
     model.buffers[2].data = bytes(4 * plan.classes)
-    model.operatorCodes = [_code(plan.custom or plan.operator, custom=plan.custom is not None), _code(plan.last)]
+    model.operatorCodes = [
+        _code(plan.custom or plan.operator, custom=plan.custom is not None),
+        _code(plan.last),
+    ]
     graph = schema.SubGraphT()
     shape = [1, plan.height, plan.width, plan.channels]
     graph.tensors = [
@@ -91,7 +96,9 @@ def _code(name: str, *, custom: bool = False) -> Any:
     return code
 
 
-def _tensor(name: str, shape: Sequence[int], dtype: str, scale: float, zero_point: int, buffer: int = 0) -> Any:
+def _tensor(
+    name: str, shape: Sequence[int], dtype: str, scale: float, zero_point: int, buffer: int = 0
+) -> Any:
     tensor = schema.TensorT()
     tensor.name, tensor.shape, tensor.buffer = name, list(shape), buffer
     tensor.type = getattr(schema.TensorType, dtype)

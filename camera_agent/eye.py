@@ -1,0 +1,75 @@
+"""The image sensor, through `csi.CSI` (firmware >= 4.8) or the `sensor` functions (older).
+
+What a model sees must not depend on the firmware: up to 4.8 a picture that is wider than the model's input is
+cropped, from 5.0 on it is squeezed. So the sensor itself is given a window with the proportions of the input.
+
+    eye = Eye(ticks_ms)
+    eye.prepare(width, height, channels)    # the model's input; takes effect with the next frame
+    frame = eye.frame()                     # image, or None while exposure settles; OSError, RuntimeError: no picture
+
+RAM BUDGET: the frame buffer is the firmware's; here are only numbers.
+"""
+
+_SETTLE_MS = 2000  # exposure and white balance, after the sensor was set up
+_SIZES = (("QVGA", 320, 240), ("VGA", 640, 480))
+
+
+def window(size, width, height):
+    """The largest window with the proportions width : height inside `size`, as (w, h)."""
+    most_width, most_height = size
+    if width * most_height > height * most_width:
+        return most_width, max(1, most_width * height // width)
+    return max(1, most_height * width // height), most_height
+
+
+class Eye:
+    """See the module's docstring."""
+
+    def __init__(self, ticks_ms):
+        self._ticks_ms = ticks_ms
+        self._wanted = None  # (width, height, channels)
+        self._snapshot = None
+        self._settled_at = 0
+
+    def prepare(self, width, height, channels):
+        """Say what the model wants to see."""
+        if (width, height, channels) != self._wanted:
+            self._wanted = (width, height, channels)
+            self._snapshot = None
+
+    def frame(self):
+        """The next picture. After a failure the sensor is set up again."""
+        if self._snapshot is None:
+            self._snapshot = self._set_up()
+            self._settled_at = self._ticks_ms() + _SETTLE_MS
+        try:
+            image = self._snapshot()
+        except Exception:
+            self._snapshot = None
+            raise
+        return image if self._ticks_ms() >= self._settled_at else None
+
+    def _set_up(self):
+        """Reset the sensor; answers the function that takes a picture."""
+        width, height, channels = self._wanted
+        chosen = _SIZES[0] if max(width, height) <= _SIZES[0][2] else _SIZES[1]
+        part = window(chosen[1:], width, height)
+        pixels = "RGB565" if channels == 3 else "GRAYSCALE"
+        try:
+            import csi
+        except ImportError:
+            csi = None
+        if hasattr(csi, "CSI"):  # 4.6 and 4.7 have a csi module without the class
+            sensor = csi.CSI()
+            sensor.reset()
+            sensor.pixformat(getattr(csi, pixels))
+            sensor.framesize(getattr(csi, chosen[0]))
+            sensor.window(part)
+        else:
+            import sensor
+
+            sensor.reset()
+            sensor.set_pixformat(getattr(sensor, pixels))
+            sensor.set_framesize(getattr(sensor, chosen[0]))
+            sensor.set_windowing(part)
+        return sensor.snapshot

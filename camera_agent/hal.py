@@ -1,0 +1,302 @@
+"""The hardware of an OpenMV camera behind one object. Whatever is not plain Python goes through it.
+
+Written for firmware 4.5.6 to 5.0 on every board that runs `ml`; what a board lacks is left out, not guessed. The
+desk has a stand-in with the same methods (fleetd/simulator/desk_hal.py), tests another one.
+
+    hal = Hal()                     # time, LED, identity, storage: everything that needs no settings
+    hal.configure(settings)         # network, clock, watchdog
+    hal.open_regions(slot_bytes)    # regions.Files
+    hal.capture(), hal.load_model(...), hal.open_socket(...) ...
+
+RAM BUDGET: about 2 KB of objects; the image sensor's, network's and model's own memory is the firmware's.
+"""
+
+import gc
+import os
+import sys
+import time
+from binascii import hexlify
+
+from camera_agent import led, models, regions
+from camera_agent.eye import Eye
+from camera_agent.netif import Interface
+from camera_agent.sockets import open_stream
+
+_UNIX_2000 = 946_684_800  # what ports that count from 2000 are short of
+_NTP_EVERY_MS = 6 * 3_600_000
+_NTP_AGAIN_MS = 300_000
+_NOTE_BYTES = 64
+_STM32_WATCHDOG_MS = 32_000  # its counter ends at 32.7 s
+# Names differ between ports, and so do the numbers behind them; numbers count only where a port has no name for them.
+_CAUSES = (
+    ("PWRON_RESET", 1, "power-on"),
+    ("HARD_RESET", 2, "hard"),
+    ("WDT_RESET", 3, "watchdog"),
+    ("DEEPSLEEP_RESET", 4, "deepsleep"),
+    ("SOFT_RESET", 5, "soft"),
+    ("BROWN_OUT_RESET", 6, "brown-out"),
+)
+
+
+def _module(name):
+    """A module of the firmware, or None where it is missing."""
+    try:
+        return __import__(name)
+    except ImportError:
+        return None
+
+
+def reset_word(machine):
+    """The contract's word for machine.reset_cause()."""
+    if not hasattr(machine, "reset_cause"):
+        return "unknown"
+    cause = machine.reset_cause()
+    for name, _number, word in _CAUSES:
+        if getattr(machine, name, None) == cause:
+            return word
+    for name, number, word in _CAUSES:
+        if number == cause and not hasattr(machine, name):
+            return word
+    return "unknown"
+
+
+class Hal:
+    """One camera. See the module's docstring; methods that may raise say so."""
+
+    def __init__(self, storage=None):
+        """`storage`: the folder for everything, found by itself on a camera."""
+        self._machine = _module("machine")
+        self._omv = _module("omv")
+        self._last_ticks = time.ticks_ms()
+        self._ticks = 0
+        self._storage = storage or _storage()
+        self._net = None
+        self._ntp = None
+        self._ntp_at = 0
+        self._is_clock_set = False
+        self._watchdog = None
+        self._eye = Eye(self.ticks_ms)
+        self._leds = self._open_leds()
+        self._color = (0, 0, 0)
+        self._pattern = "off"
+        self._led_since = 0
+        self._is_lit = None
+
+    def configure(self, settings):
+        """Take the settings that concern the hardware."""
+        self._net = Interface(settings, self.ticks_ms)
+        self._ntp = settings["ntp"]
+        if settings["watchdog_s"] and not settings["debug"]:
+            self._watchdog = self._open_watchdog(settings["watchdog_s"] * 1000)
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def ticks_ms(self):
+        """Milliseconds since the start. Never wraps, as long as it is asked more often than every few days."""
+        now = time.ticks_ms()
+        self._ticks += time.ticks_diff(now, self._last_ticks)
+        self._last_ticks = now
+        return self._ticks
+
+    def unix(self):
+        """Unix seconds once NTP has set the clock in this boot, else None: a battery clock is only a guess."""
+        if not self._is_clock_set:
+            return None
+        return int(time.time()) + (_UNIX_2000 if time.gmtime(0)[0] == 2000 else 0)
+
+    def sleep_ms(self, duration):
+        """Wait."""
+        time.sleep_ms(duration)
+
+    # --- who and where ------------------------------------------------------------------------------------
+
+    def urandom(self, count):
+        """Random bytes from the hardware."""
+        return os.urandom(count)
+
+    def uid(self):
+        """The chip's unique number in hex."""
+        return str(hexlify(self._machine.unique_id()), "ascii")
+
+    def arch(self):
+        """The board as OpenMV names it, e.g. "OMVRT1060 32768 SDRAM"."""
+        return self._omv.arch() if self._omv else sys.platform
+
+    def firmware(self):
+        """The firmware's version, e.g. "4.8.1"."""
+        return self._omv.version_string() if self._omv else "unknown"
+
+    def reset_cause(self):
+        """Why the camera started, a word of the contract."""
+        return reset_word(self._machine)
+
+    def heap_free(self):
+        """Bytes, fragments included."""
+        return gc.mem_free()
+
+    def telemetry(self):
+        """Further fields of `up/telemetry` that this board can measure."""
+        strength = self._net.rssi() if self._net else None
+        return {} if strength is None else {"rssi": strength}
+
+    # --- network ------------------------------------------------------------------------------------------
+
+    def network_step(self):
+        """Drives WiFi or Ethernet; True while there is a link. Asks for the time when that is wanted and due."""
+        is_up = self._net.step()
+        if is_up and self._ntp and self.ticks_ms() >= self._ntp_at:
+            self._ask_time()
+        return is_up
+
+    def _ask_time(self):
+        self._ntp_at = self.ticks_ms() + _NTP_AGAIN_MS
+        try:
+            import ntptime
+
+            ntptime.host = self._ntp
+            ntptime.timeout = 1
+            ntptime.settime()
+        except Exception:
+            return  # no answer: later again; without a clock everything but dates works
+        self._is_clock_set = True
+        self._ntp_at = self.ticks_ms() + _NTP_EVERY_MS
+
+    def network_info(self):
+        """For `up/status`."""
+        return self._net.info()
+
+    def open_socket(self, host, port, timeout_ms):
+        """A Stream. Raises OSError."""
+        return open_stream(host, port, timeout_ms, self)
+
+    # --- LED ----------------------------------------------------------------------------------------------
+
+    def _open_leds(self):
+        found = []
+        for name in ("LED_RED", "LED_GREEN", "LED_BLUE"):
+            try:
+                found.append(self._machine.LED(name))
+            except Exception:  # no such LED on this board
+                found.append(None)
+        return found
+
+    def led(self, color, pattern):
+        """Colour and pattern in the contract's words."""
+        self._color = led.COLORS[color]
+        self._pattern = pattern
+        self._led_since = self.ticks_ms()
+        self._is_lit = None
+        self.led_step()
+
+    def led_step(self):
+        """Switch what has to be switched now."""
+        is_lit = led.is_lit(self._pattern, self.ticks_ms() - self._led_since)
+        if is_lit == self._is_lit:
+            return
+        self._is_lit = is_lit
+        for n in range(3):
+            if self._leds[n] is not None:
+                if is_lit and self._color[n]:
+                    self._leds[n].on()
+                else:
+                    self._leds[n].off()
+
+    # --- watchdog and restart -----------------------------------------------------------------------------
+
+    def _open_watchdog(self, timeout_ms):
+        if not hasattr(self._machine, "WDT"):  # AE3
+            return None
+        try:
+            return self._machine.WDT(timeout=timeout_ms)
+        except ValueError:
+            return self._machine.WDT(timeout=_STM32_WATCHDOG_MS)
+
+    def has_watchdog(self):
+        """Whether a hang ends in a restart."""
+        return self._watchdog is not None
+
+    def feed(self):
+        """Tell the watchdog that everything is well."""
+        if self._watchdog is not None:
+            self._watchdog.feed()
+
+    def reset(self):
+        """Restart the board. What was written is on the medium first."""
+        if hasattr(os, "sync"):
+            os.sync()
+        self._machine.reset()
+
+    # --- storage ------------------------------------------------------------------------------------------
+
+    def storage_path(self):
+        """The folder that holds `fleet/`."""
+        return self._storage
+
+    def config_path(self):
+        """Where the settings are: with the slots, or on /flash when those are on a card."""
+        own = self._storage + "/fleet/config.json"
+        if not _exists(own) and _exists("/flash/fleet/config.json"):
+            return "/flash/fleet/config.json"
+        return own
+
+    def storage_info(self):
+        """backend, free and total in bytes."""
+        backend = "sdcard" if self._storage.startswith("/sdcard") else "flash"
+        try:
+            stat = os.statvfs(self._storage)
+        except OSError:
+            return {"backend": backend}
+        return {"backend": backend, "free": stat[0] * stat[3], "total": stat[1] * stat[2]}
+
+    def open_regions(self, slot_bytes):
+        """regions.Files for slots, stage and pointer."""
+        free = self.storage_info().get("free", 0)
+        return regions.open_files(self._storage, free, slot_bytes, self.feed)
+
+    def keep(self, text):
+        """Keep a short text over a restart. Raises OSError."""
+        path = self._storage + "/fleet/note.bin"
+        with open(path, "r+b" if _exists(path) else "wb") as file:
+            file.write((text + " " * _NOTE_BYTES)[:_NOTE_BYTES].encode())
+
+    def kept(self):
+        """What was kept, or ""."""
+        try:
+            with open(self._storage + "/fleet/note.bin", "rb") as file:
+                return str(file.read(_NOTE_BYTES), "utf-8").strip()
+        except (OSError, UnicodeError):
+            return ""
+
+    # --- pictures and models ------------------------------------------------------------------------------
+
+    def prepare(self, width, height, channels):
+        """Say what the model wants to see, before the next capture()."""
+        self._eye.prepare(width, height, channels)
+
+    def capture(self):
+        """An image, or None while exposure settles. Raises OSError or RuntimeError."""
+        return self._eye.frame()
+
+    def load_model(self, content, files, slot):
+        """A models.Model. Raises models.ModelError."""
+        return models.load(content, files, self._storage + "/fleet", slot, self.feed)
+
+    def free_model(self, model):
+        """Give back a model's memory."""
+        model.close()
+
+
+def _exists(path):
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _storage():
+    """The SD card when one is mounted, else internal flash."""
+    for path in ("/sdcard", "/flash"):
+        if _exists(path):
+            return path
+    return os.getcwd()
