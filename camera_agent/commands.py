@@ -81,8 +81,7 @@ class Commands:
         try:
             self._hal.keep(id_)
         except OSError:
-            self._reply(name, id_, "storage-error")  # it could be done twice then
-            return
+            pass  # broken storage may be why it is asked for; twice is better than never
         self.restart_reply = self._reply(name, id_)
         self.restart_at = self._hal.ticks_ms() + RESTART_MS
 

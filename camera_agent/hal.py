@@ -108,6 +108,10 @@ class Hal:
         """Wait."""
         time.sleep_ms(duration)
 
+    def say(self, text):
+        """A line for whoever sits at the REPL."""
+        print(text)  # noqa: T201 (there is nothing else to say it with)
+
     # --- who and where ------------------------------------------------------------------------------------
 
     def urandom(self, count):

@@ -4,6 +4,10 @@ This backend keeps each region in one file that is filled with zeros once and th
 ("r+b"), in whole blocks of 4096 bytes, never truncated: no cluster is ever taken or freed again, so an update
 cannot run out of space half-way and a power cut cannot tear the allocation table.
 
+Where sectors are smaller than erase blocks (512 bytes on QSPI and SD), a file may begin in the middle of an erase
+block, and rewriting its first bytes then risks the last bytes of its neighbour. So the last block of every file is
+never used, and a spare file lies between the directory and the first region: measured, see tests/agent/test_power_cuts.py.
+
 Everything that goes wrong on the medium becomes StorageError with the reason words of `up/update`.
 
 RAM BUDGET: one buffer of 4 KB while a file is created; otherwise file objects only. Callers bring buffers.
@@ -36,12 +40,12 @@ def _storage_error(error, doing):
 
 
 class FileRegion:
-    """A region in an existing file. Its size is the file's, rounded down to whole blocks."""
+    """A region in an existing file: its whole blocks without the last one."""
 
     def __init__(self, path):
         self._path = path
         try:
-            self.size = os.stat(path)[6] // BLOCK * BLOCK
+            self.size = max(0, os.stat(path)[6] // BLOCK - 1) * BLOCK
             self._file = open(path, "r+b", 0)
         except OSError as error:
             raise _storage_error(error, "open " + path) from None
@@ -116,12 +120,13 @@ def _size(path):
 
 
 def allocate(path, size, feed=None):
-    """Make the file at least `size` bytes long by appending zeros, and open it as a region.
+    """Open the file as a region of at least `size` bytes (a multiple of 4096), appending zeros where they lack.
 
     A file that had to be created and does not fit is removed again. What an older file holds is untouched.
     """
     have = _size(path)
     created = have < 0
+    size += BLOCK
     if have < size:
         try:
             with open(path, "wb" if created else "r+b") as file:
@@ -154,7 +159,7 @@ class Files:
     """The regions of one camera; None where there is none. `problem` is a reason word or None."""
 
     def __init__(self):
-        self.slot_a = self.slot_b = self.stage = self.pointer_0 = self.pointer_1 = None
+        self.spare = self.slot_a = self.slot_b = self.stage = self.pointer_0 = self.pointer_1 = None
         self.problem = None
         self.detail = None
 
@@ -166,12 +171,13 @@ class Files:
                 region.close()
 
 
-_NAMES = ("slot_a", "slot_b", "stage", "pointer_0", "pointer_1")  # in the order in which they are made
+_NAMES = ("spare", "slot_a", "slot_b", "stage", "pointer_0", "pointer_1")  # in the order in which they are made
+_SMALL = ("spare", "pointer_0", "pointer_1")
 
 
 def slot_size(free, existing):
     """How big each of slot a, slot b and stage becomes on a volume with `free` bytes besides the `existing` ones."""
-    share = (free + existing - _MARGIN - 2 * BLOCK) // 3 // BLOCK * BLOCK
+    share = (free + existing - _MARGIN) // 3 // BLOCK * BLOCK
     if share < _LEAST_SLOT:
         raise StorageError(
             "not-enough-storage", "%d bytes free, %d needed" % (free, 3 * _LEAST_SLOT + _MARGIN)
@@ -190,12 +196,12 @@ def open_files(directory, free, slot_bytes=None, feed=None):
     base = directory + "/fleet"
     paths = {name: "%s/%s.bin" % (base, name) for name in _NAMES}
     have = {name: _size(paths[name]) for name in _NAMES}
-    settled = have["pointer_0"] >= BLOCK or have["pointer_1"] >= BLOCK
+    settled = have["pointer_0"] >= 2 * BLOCK or have["pointer_1"] >= 2 * BLOCK
     try:
         if _size(base) < 0:
             os.mkdir(base)
         if settled:
-            size = max(have["slot_a"], have["slot_b"])
+            size = max(have["slot_a"], have["slot_b"]) // BLOCK * BLOCK - BLOCK
         elif slot_bytes:
             size = -(-slot_bytes // BLOCK) * BLOCK
         else:
@@ -205,9 +211,9 @@ def open_files(directory, free, slot_bytes=None, feed=None):
     except StorageError as error:
         return _without(files, error)
     for name in _NAMES:
-        wanted = BLOCK if name.startswith("pointer") else size
-        if settled and have[name] >= BLOCK:
-            wanted = have[name]
+        wanted = BLOCK if name in _SMALL else size
+        if settled and have[name] >= 2 * BLOCK:
+            wanted = have[name] // BLOCK * BLOCK - BLOCK
         try:
             setattr(files, name, allocate(paths[name], wanted, feed))
         except StorageError as error:

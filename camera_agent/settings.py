@@ -122,8 +122,7 @@ def load(path):
 def check(found):
     """Settings from a parsed file. Raises SettingsError for the first field that is wrong."""
     settings = {}
-    for name in FIELDS:
-        is_good, default = FIELDS[name]
+    for name, (is_good, default) in FIELDS.items():
         value = found.get(name, default)
         if value is None and name in REQUIRED:
             raise SettingsError("config-invalid", name + " is missing")

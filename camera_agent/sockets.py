@@ -50,7 +50,7 @@ class Stream:
         """All of `data`, or OSError after `timeout_ms` without room for the rest."""
         view = memoryview(data)
         until = self._hal.ticks_ms() + self._timeout_ms
-        while len(view):
+        while len(view) > 0:
             try:
                 sent = self._sock.send(view)
             except OSError as error:

@@ -56,7 +56,7 @@ class Trouble:
         self.count += 1
         try:
             self.last = "%s: %s: %s" % (where, type(error).__name__, error)
-            print(self.last)  # for whoever sits at the REPL
+            self._hal.say(self.last)
             self._tell(where, traceback_text(error))
         except MemoryError:
             gc.collect()
@@ -75,4 +75,6 @@ class Trouble:
             self._known.clear()
         self._known[mark] = [now, 0]
         room = protocol.TEXT_CHARS - len(head) - 1
-        self._put("event", {"kind": "exception", "text": head + "\n" + protocol.clip(text[-room:]), "hash": mark})
+        self._put(
+            "event", {"kind": "exception", "text": head + "\n" + protocol.clip(text[-room:]), "hash": mark}
+        )

@@ -87,9 +87,9 @@ class UnpackError(Exception):
 class Unpacker:
     """Unpacks one encoding. Call step() until it answers False; then all content has been written.
 
-    `source`: region with .stream(); `encoding` and `size`: from the manifest; `write(offset, buf)`: where the content
-    goes, in whole blocks of 4096, the last one filled with zeros; `base`: for a patch, with .size and .readinto(offset, mv);
-    `buffer`: 4 KB. step() raises UnpackError, or StorageError from the regions.
+    `source`: region with .stream(); `encoding` and `size`: from the manifest; `write(offset, buf)`: where the
+    content goes, in whole blocks of 4096, the last one filled with zeros; `base`: for a patch, with .size and
+    .readinto(offset, mv); `buffer`: 4 KB. step() raises UnpackError, or StorageError from the regions.
     """
 
     def __init__(self, source, encoding, size, write, buffer, base=None):

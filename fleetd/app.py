@@ -109,6 +109,7 @@ class Daemon:
             will=(status_topic, self._own_status(online=False)),
             username=settings.broker.username,
             password=settings.broker.secret(),
+            version="3.1.1" if self.broker is not None and self.broker.kind == "amqtt" else "5.0",
         )
         self.ingest = Ingest(
             landing,

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -26,7 +26,8 @@ from fleetd.ports import Inbound
 log = get_logger(__name__)
 
 KEEPALIVE_SECONDS = 30
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 5.0  # for the TCP connection
+CONNACK_SECONDS = 3.0
 SESSION_SECONDS = 30 * 86400  # how long the broker keeps messages for an absent fleetd
 WINDOW = 1000  # unacknowledged messages the broker may send (MQTT 5; mosquitto's own setting for 3.1.1)
 BACKOFF_SECONDS = (0.25, 10.0)
@@ -35,7 +36,10 @@ GOOD_AFTER_SECONDS = 2.0  # a connection that ends sooner counts as a failure, a
 
 
 class BrokerLink:
-    """fleetd's connection to one MQTT broker. Implements `ports.Publisher`."""
+    """fleetd's connection to one MQTT broker. Implements `ports.Publisher`.
+
+    `version` is the MQTT version to try first; a broker that does not answer it is asked in the other.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class BrokerLink:
         will: tuple[str, bytes] | None = None,
         username: str | None = None,
         password: str | None = None,
+        version: Literal["5.0", "3.1.1"] = "5.0",
     ) -> None:
         self._host, self._port = host, port
         self._client_id = client_id
@@ -57,7 +62,7 @@ class BrokerLink:
         self._connected = connected
         self._will = will
         self._credentials = (username, password)
-        self._protocol = MQTTProtocolVersion.MQTTv5
+        self._protocol = MQTTProtocolVersion.MQTTv5 if version == "5.0" else MQTTProtocolVersion.MQTTv311
         self._client: mqtt.Client | None = None
         self._pending: list[mqtt.MQTTMessageInfo] = []
         self._pending_lock = threading.Lock()
@@ -205,7 +210,7 @@ class BrokerLink:
         self._protocol = v311 if self._protocol == v5 else v5
 
     def _wait_connack(self, client: mqtt.Client) -> bool:
-        deadline = time.monotonic() + CONNECT_SECONDS
+        deadline = time.monotonic() + CONNACK_SECONDS
         while time.monotonic() < deadline and not self._stopping.is_set():
             if client.is_connected():
                 return True

@@ -59,8 +59,9 @@ class BrokerSettings(_Section):
     mosquitto: Path | None = Field(None, description="The mosquitto program, when it is not found by itself.")
     durable: bool = Field(
         False,
-        description="Own mosquitto only: write every change to disk, so that a broker crash loses nothing even "
-        "for cameras that cannot repeat. Costs about two thirds of the publish rate.",
+        description="Own mosquitto only: write changes to disk as they come, not every half hour. A crash of the "
+        "broker then forgets about the last hundred messages, which cameras repeat; it costs about a third of the "
+        "publish rate.",
     )
 
     def secret(self) -> str | None:

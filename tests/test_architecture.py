@@ -91,7 +91,7 @@ IMPURE = {
     "time",
 }
 
-# What OpenMV's firmware has, and CPython for the desk (`zlib` stands in for `deflate`).
+# What OpenMV's firmware has, and what CPython has in its place on the desk (`zlib`, `traceback`).
 ON_A_CAMERA = {
     *(
         "array",
@@ -120,7 +120,7 @@ ON_A_CAMERA = {
         "vfs",
         "zlib",
     ),
-    *("csi", "image", "ml", "omv", "pyb", "sensor"),
+    *("csi", "image", "ml", "ntptime", "omv", "pyb", "sensor", "traceback"),
     "camera_agent",
 }
 

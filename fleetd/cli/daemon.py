@@ -44,7 +44,7 @@ def demo(
     cameras: Annotated[int, typer.Option(min=1, max=50, help="How many virtual cameras.")] = 5,
 ) -> None:
     """Shows the main job: virtual cameras classify, and get a second model over the air."""
-    from fleetd.demo import run_demo  # noqa: PLC0415  # the same
+    from fleetd.cli.demo import run_demo  # noqa: PLC0415  # the same
 
     stopping = threading.Event()
     _stop_on_signal(stopping)

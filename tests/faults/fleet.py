@@ -10,6 +10,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
+from fleetd.embedded import end_left_behind
 from fleetd.store import migrate, tables
 from fleetd.store.engine import SqlStore
 from tests.brokers import ROOT
@@ -81,6 +82,7 @@ class FleetProcess:
     def __exit__(self, *_: object) -> None:
         if self.running:
             self.kill()
+        end_left_behind(self.folder / "state" / "broker")
 
 
 class Database:

@@ -927,7 +927,7 @@ def test_it_listens_only_where_it_was_told(server: Server) -> None:
 
 
 def test_idle_connections_are_closed_and_do_not_hold_up_others(rig: Rig) -> None:
-    server = serve(rig.app, "127.0.0.1", 0, first_request_s=3.0)
+    server = serve(rig.app, "127.0.0.1", 0, first_request_s=1.5)
     server.start()
     idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(200)]
     try:

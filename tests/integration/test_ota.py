@@ -376,7 +376,7 @@ def test_the_same_report_twice_is_one_action(rig: Rig, cam: Camera) -> None:
     """(g)"""
     number = offer(rig)
     for _ in range(3):
-        cam.report("reverted", reason="trial-crashed")
+        cam.report("reverted", reason="trial-crashed", generation=1, release="model-5")
         rig.settle()
     assert rig.states(number) == {"cam-1": REVERTED}
     assert Counter(action for _, action, _ in rig.audit())["update.reverted"] == 1
@@ -898,7 +898,7 @@ def go_on(rig: Rig, scene: Scene) -> int:
 def test_being_killed_at_any_commit_comes_to_the_same_end(scene: Scene, when: str, tmp_path: Path) -> None:
     """(e) At each database write of a rollout: just before its commit, and just after."""
     expected, commits = _uncut(scene, tmp_path)[:2]
-    assert commits >= 15
+    assert commits >= 10
     for at in range(1, commits + 1):
         rig = bring_up(_folder(tmp_path, at))
         setattr(rig.store, when, rig.store.commits + at)
@@ -924,7 +924,7 @@ def test_being_killed_again_and_again_comes_to_the_same_end(tmp_path: Path) -> N
     expected = _uncut(whole_rollout, tmp_path)[0]
     rig = bring_up(_folder(tmp_path, 1))
     deaths = 0
-    patience = 3  # commits that a process lives for
+    patience = 4  # commits that a process lives for
     while True:
         rig.store.kill_after = rig.store.commits + patience
         try:
@@ -934,7 +934,7 @@ def test_being_killed_again_and_again_comes_to_the_same_end(tmp_path: Path) -> N
             rig.restart()
         else:
             break
-    assert deaths > 4
+    assert deaths > 3
     assert outcome(rig) == expected
     rig.close()
 

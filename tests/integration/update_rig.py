@@ -54,6 +54,12 @@ def _empty_database() -> bytes:
         return file.read_bytes()
 
 
+@functools.cache
+def _signed(key: OperatorKey, payload: bytes) -> bytes:
+    """Signatures differ each time; tests that compare two runs need the same one."""
+    return key.sign(payload)
+
+
 class Killed(BaseException):
     """The process ended here."""
 
@@ -159,6 +165,7 @@ class Camera:
         self.boot = ""
         self._seq = 0
         self._handled = 0
+        self._booted_at = 0.0
         self.reboot()
 
     @property
@@ -174,6 +181,7 @@ class Camera:
         self._boots += 1
         self.boot = hashlib.sha256(f"{self.name}{self._boots}".encode()).hexdigest()[:16]
         self._seq = 0
+        self._booted_at = self._rig.elapsed
 
     def status(self, **facts: Any) -> None:
         """Sends its status."""
@@ -240,7 +248,8 @@ class Camera:
 
     def _send(self, channel: str, body: dict[str, Any]) -> None:
         self._seq += 1
-        message = {"boot": self.boot, "seq": self._seq, "up_ms": self._seq * 1000, **body}
+        up_ms = int((self._rig.elapsed - self._booted_at) * 1000)
+        message = {"boot": self.boot, "seq": self._seq, "up_ms": up_ms, **body}
         arrival = Arrival(self.name, channel, "", message, self._rig.now, retained=False)
         self._rig.landing.write([arrival])
 
@@ -249,7 +258,8 @@ class Rig:
     """One database, one broker, cameras, and a process around them that can be started anew."""
 
     def __init__(self, folder: Path) -> None:
-        self.now = START
+        self._now = START
+        self.elapsed = 0.0  # what clocks that nobody sets show, in seconds
         file = folder / "fleet.db"
         file.write_bytes(_empty_database())
         self.database = SqlStore(f"sqlite:///{file}")
@@ -332,7 +342,7 @@ class Rig:
             content=Content(size=len(content), sha256=digest, files=[file]),
             encodings=[encoded.entry()],
         )
-        blob = key.sign(canonical(manifest))
+        blob = _signed(key, canonical(manifest))
         release = Release(
             id=manifest.release,
             kind="model",
@@ -372,6 +382,17 @@ class Rig:
     def busy(self, rollout_id: int = 1) -> list[str]:
         """Cameras that are at it."""
         return [name for name, state in self.states(rollout_id).items() if state in BUSY]
+
+    @property
+    def now(self) -> float:
+        """fleetd's clock. Moving it lets time pass, unless it is moved back or by a year: then it was set."""
+        return self._now
+
+    @now.setter
+    def now(self, at: float) -> None:
+        if 0 < at - self._now < 365 * 86400:
+            self.elapsed += at - self._now
+        self._now = at
 
     def _wake(self) -> None:
         self.wakes += 1

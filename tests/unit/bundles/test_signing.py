@@ -91,7 +91,11 @@ def test_impossible_signatures_are_refused(signature: bytes) -> None:
     assert reason(BLOB[:12] + signature + BLOB[76:]) == "signature-invalid"
 
 
-@pytest.mark.parametrize("blob", [b"", b"FLM1", BLOB[:HEADER_BYTES], b"FLM2" + BLOB[4:]])
+@pytest.mark.parametrize(
+    "blob",
+    [b"", b"FLM1", BLOB[:HEADER_BYTES], b"FLM2" + BLOB[4:]],
+    ids=["empty", "magic", "no payload", "other magic"],
+)
 def test_what_is_no_signed_manifest_is_refused(blob: bytes) -> None:
     assert reason(blob) == "signature-invalid"
 

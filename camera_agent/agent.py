@@ -1,0 +1,313 @@
+"""The agent's core: builds the parts, runs them in turns, speaks for the camera.
+
+    run(hal)                       # everything, until it is stopped; what main.py calls
+
+    agent = Agent(hal, settings)
+    agent.start()                  # storage, slots, first messages
+    while not agent.is_over:       # a command may end it
+        if not agent.step():       # bounded; False: nothing is to be done at once
+            hal.sleep_ms(IDLE_MS)
+    agent.stop()                   # says goodbye
+
+The parts take turns in one thread. What one of them raises becomes an event and the others go on; a part that does
+nothing but raise ends the agent, and main.py restarts the camera. The longest turn is a connection attempt
+(`connect_timeout_ms`); everything else takes milliseconds, apart from the signature check of an update.
+
+RAM BUDGET: what the parts say; here a few objects and the words of the status.
+"""
+
+import gc
+
+from camera_agent import crypto
+from camera_agent import led as led_words
+from camera_agent import settings as settings_file
+from camera_agent.commands import Commands
+from camera_agent.led import Led
+from camera_agent.link import Link
+from camera_agent.outbox import Outbox
+from camera_agent.settings import SettingsError
+from camera_agent.trouble import Trouble
+from camera_agent.updater import Updater
+from camera_agent.vision import Vision
+
+VERSION = "0.1.0"
+CAPABILITIES = ("classify", "identify", "reboot", "update-model")
+
+IDLE_MS = 5  # sleep when no part has anything to do
+_UPDATER_MS = 20  # a turn of the updater, so that frames come in time
+_LOOK_MS = 500  # between two comparisons of the status
+_STRIKES = 100  # exceptions in a row from one part, then the camera restarts
+_FRESH_HEAP_MS = 10_000  # for the messages about it to leave
+_WORDS_MS = 5000  # for the last words of an agent that failed
+_ASK_MS = 10_000  # between two looks for a config.json
+_PROBLEM_CHARS = 64
+
+
+class Agent:
+    """See the module's docstring."""
+
+    def __init__(self, hal, settings):
+        self.hal = hal
+        self.settings = settings
+        self.is_over = False
+        self.outbox = Outbox(hal, settings["outbox_messages"], settings["outbox_bytes"])
+        self.trouble = Trouble(hal, self.outbox.put)
+        self.led = Led(hal, self.outbox.put)
+        self.link = Link(hal, settings, self.outbox, self.status)
+        self.files = None
+        self.updater = None
+        self.vision = None
+        self.commands = Commands(hal, self.outbox.put, self._is_on_trial)
+        self._strikes = {}
+        self._update_state = None  # what was reported last of the running update
+        self._told = None  # what of the status was told
+        self._look_at = 0
+        self._telemetry_at = 0
+        self._refused = []  # names in the desired config that were refused
+
+    def start(self):
+        """Open storage, decide which model to use, say that the camera has started. May take some seconds, and at
+        the very first start as long as it takes to fill the slots with zeros."""
+        hal = self.hal
+        self.led.show("starting")
+        hal.configure(self.settings)
+        boot = "%s: agent %s on firmware %s" % (hal.reset_cause(), VERSION, hal.firmware())
+        self.outbox.put("event", {"kind": "boot", "text": boot})
+        self.files = hal.open_regions(self.settings["slot_bytes"])
+        keys = crypto.keyring(self.settings["keys"])
+        self.updater = Updater(hal, self.files, keys, self.link, self._on_update)
+        self.vision = Vision(hal, self.settings, self.updater, self.outbox.put, self.trouble.report)
+        self._turn("updater", self.updater.boot)
+        handlers = self.link.handlers
+        handlers["desired"] = self._on_desired
+        handlers["cmd"] = self._on_command
+        handlers["release"] = self._on_release
+        handlers["blob"] = self._on_blob
+        self._telemetry_at = hal.ticks_ms() + 1000 * self.settings["telemetry_s"]
+        gc.collect()
+
+    def step(self):
+        """One turn of every part. True: there is more to do at once."""
+        hal = self.hal
+        hal.feed()
+        is_busy = self._turn("link", self.link.step)
+        until = hal.ticks_ms() + _UPDATER_MS
+        while self._turn("updater", self.updater.step):
+            is_busy = True
+            if hal.ticks_ms() >= until:
+                break
+        is_busy = self._turn("vision", self.vision.step) or is_busy
+        self._turn("agent", self._look_around)
+        self.led.step()
+        return is_busy
+
+    def stop(self):
+        """Send what is batched and leave the broker properly."""
+        self._turn("vision", self.vision.flush)
+        self._turn("link", self.link.close)
+
+    def last_words(self, error):
+        """The agent cannot go on: tell why, if there is a connection. Never raises."""
+        try:
+            self.led.show("crashed")
+            self.trouble.report("agent", error)
+            until = self.hal.ticks_ms() + _WORDS_MS
+            while self.link.connected and len(self.outbox) and self.hal.ticks_ms() < until:
+                self.hal.feed()
+                self.link.step()
+                self.hal.sleep_ms(IDLE_MS)
+        except Exception:
+            gc.collect()  # nothing can be said then; the camera restarts all the same
+
+    def _turn(self, name, work):
+        """Let a part do its work. What it raises is reported; too often in a row, and it ends the agent."""
+        try:
+            answer = work()
+            self._strikes[name] = 0
+            return answer
+        except Exception as error:
+            self._strikes[name] = self._strikes.get(name, 0) + 1
+            if self._strikes[name] >= _STRIKES:
+                raise
+            if isinstance(error, MemoryError):
+                gc.collect()
+            self.trouble.report(name, error)
+            return False
+
+    # --- what comes down ----------------------------------------------------------------------------------
+
+    def _on_desired(self, _kind, _parts, message):
+        self.updater.on_desired(message)
+        refused = settings_file.override(self.settings, message["config"])
+        if refused != self._refused:
+            self._refused = refused
+            self.outbox.put("event", {"kind": "config-refused", "text": ", ".join(refused)[:1000]})
+
+    def _on_command(self, _kind, parts, message):
+        self.commands.on_command(parts[0], message)
+
+    def _on_release(self, _kind, parts, payload):
+        self.updater.on_release(parts[0], payload)
+
+    def _on_blob(self, _kind, parts, payload):
+        self.updater.on_block(parts[0], parts[1], payload)
+
+    # --- what goes up -------------------------------------------------------------------------------------
+
+    def _on_update(self, state, reason=None, detail=None, **extra):
+        self._update_state = state
+        extra["state"] = state
+        if reason is not None:
+            extra["reason"] = reason
+        if detail is not None:
+            extra["detail"] = detail
+        self.outbox.put("update", extra)
+
+    def status(self):
+        """The body of `up/status`."""
+        hal = self.hal
+        known = self.updater.status()
+        storage = hal.storage_info()
+        storage["slot_bytes"] = known["slot_bytes"]
+        network = hal.network_info()
+        network["reconnects"] = self.link.reconnects
+        return {
+            "reset": hal.reset_cause(),
+            "agent": VERSION,
+            "firmware": hal.firmware(),
+            "board": hal.arch(),
+            "uid": hal.uid(),
+            "generation": known["generation"],
+            "release": known["release"],
+            "trial": known["trial"],
+            "storage": storage,
+            "network": network,
+            "capabilities": list(CAPABILITIES) + (["watchdog"] if hal.has_watchdog() else []),
+            "problems": self.problems(known),
+        }
+
+    def problems(self, known):
+        """Everything a person should know, as words; `known` is updater.status()."""
+        found = list(known["problems"]) + self.vision.problems()
+        if not self.settings["keys"]:
+            found.append("no-keys")
+        found += ["config-ignored:" + name for name in self.settings["ignored"]]
+        return [word[:_PROBLEM_CHARS] for word in found[:32]]
+
+    def _look_around(self):
+        now = self.hal.ticks_ms()
+        self._choose_led()
+        if now >= self._telemetry_at:
+            self._telemetry_at = now + 1000 * self.settings["telemetry_s"]
+            self._send_telemetry(now)
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_MS
+            self._tell_changes()
+            self._consider_restart(now)
+
+    def _choose_led(self):
+        true = []
+        vision = self.vision
+        if self.commands.is_identifying():
+            true.append("identify")
+        if not vision.has_eye:
+            true.append("no-camera")
+        if self._is_on_trial():
+            true.append("trial")
+        if self.link.state == "no-network":
+            true.append("no-network")
+        elif not self.link.connected:
+            true.append("no-broker")
+        if self._update_state in ("transferring", "verifying"):
+            true.append("updating")
+        if vision.failure:
+            true.append("model-failed")
+        elif not vision.has_model:
+            true.append("no-model")
+        self.led.show(led_words.choose(true))
+
+    def _is_on_trial(self):
+        choice = self.updater.model_to_use()
+        return choice is not None and choice.trial
+
+    def _tell_changes(self):
+        """A fresh status when something changed that others act upon. While there is no connection nothing needs
+        to be said: every connection begins with a status."""
+        known = self.updater.status()
+        release = known["release"]["digest"] if known["release"] else None
+        now_true = (known["generation"], release, known["trial"], self.problems(known))
+        if now_true != self._told:
+            if self._told is not None and self.link.connected:
+                self.link.publish_status()
+            self._told = now_true
+
+    def _send_telemetry(self, now):
+        hal = self.hal
+        body = self.vision.telemetry()
+        body["heap_free"] = hal.heap_free()
+        body["uptime_s"] = now // 1000
+        body["queue"] = len(self.outbox)
+        body["dropped"] = dict(self.outbox.dropped)
+        body["reconnects"] = self.link.reconnects
+        free = hal.storage_info().get("free")
+        if free is not None:
+            body["storage_free"] = free
+        body.update(hal.telemetry())
+        self.outbox.put("telemetry", body)
+
+    # --- restarts -----------------------------------------------------------------------------------------
+
+    def _consider_restart(self, now):
+        commands = self.commands
+        vision = self.vision
+        if commands.restart_at is None:
+            # A model that does not fit any more, although one was loaded in this boot: the heap is in pieces.
+            if vision.failure == "out-of-memory" and vision.has_loaded and not self._is_on_trial():
+                commands.restart_at = now + _FRESH_HEAP_MS
+                self.outbox.put("event", {"kind": "restart", "text": "for an unfragmented heap"})
+        elif now >= commands.restart_at or 0 < commands.restart_reply < self.outbox.low:
+            self.is_over = True
+
+
+def run(hal):
+    """Run the agent until it is over. Answers whether the board shall restart: always, except that a person at the
+    REPL (Ctrl-C) keeps it while there is no usable configuration or the setting `debug` is on."""
+    agent = None
+    try:
+        settings = _wait_for_settings(hal)
+        agent = Agent(hal, settings)
+        agent.start()
+        while not agent.is_over:
+            if not agent.step():
+                hal.sleep_ms(IDLE_MS)
+        agent.stop()
+    except KeyboardInterrupt:
+        if agent is not None and agent.vision is not None:
+            agent.stop()
+        hal.led("off", "off")
+        hal.say("fleetd agent: stopped.")
+        return agent is not None and not agent.settings["debug"]
+    except Exception as error:
+        if agent is None:
+            raise
+        agent.last_words(error)
+        raise
+    return True
+
+
+def _wait_for_settings(hal):
+    """The settings; without usable ones the LED says so, the reason is printed, and the file is looked at again."""
+    said_at = None
+    while True:
+        try:
+            return settings_file.load(hal.config_path())
+        except SettingsError as error:
+            now = hal.ticks_ms()
+            if said_at is None or now - said_at >= _ASK_MS:
+                said_at = now
+                color, pattern, _meaning = led_words.STATES["config"]
+                hal.led(color, pattern)
+                hal.say("fleetd agent: %s (%s)" % (error.reason, error.detail))
+        for _ in range(20):
+            hal.led_step()
+            hal.sleep_ms(50)

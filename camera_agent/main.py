@@ -1,0 +1,61 @@
+"""What the firmware starts: a copy of this file lies beside the folder `camera_agent`, as /flash/main.py.
+
+It never returns into a dead board: when the agent ends, for whatever reason, the board restarts. OpenMV runs main.py
+only once after a cold start, so nothing else would. Only a person who pressed Ctrl-C on a camera without settings,
+or with the setting `debug`, gets the REPL.
+
+RAM BUDGET: nothing worth counting.
+"""
+
+import sys
+import time
+
+_PAUSE_S = 10  # before a restart after an error, so that a camera that cannot start is not a blinding light
+
+
+def main():
+    """Run the agent, then restart the board. Never raises."""
+    hal = None
+    try:
+        from camera_agent.hal import Hal
+
+        hal = Hal()
+        from camera_agent.agent import run
+
+        if not run(hal):
+            return
+    except BaseException as error:  # nothing above this could do anything about it
+        _show(error)
+        _pause(hal)
+    _restart(hal)
+
+
+def _show(error):
+    try:
+        sys.print_exception(error)
+    except Exception:
+        pass  # no room for a traceback
+
+
+def _pause(hal):
+    until = time.time() + _PAUSE_S
+    while time.time() < until:
+        try:
+            hal.feed()
+            hal.led_step()
+        except Exception:
+            pass  # the board could not even be opened
+        time.sleep(0.05)
+
+
+def _restart(hal):
+    try:
+        hal.reset()
+    except Exception:
+        import machine
+
+        machine.reset()
+
+
+if __name__ == "__main__":
+    main()
