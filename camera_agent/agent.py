@@ -188,7 +188,8 @@ class Agent:
 
     def problems(self, known):
         """Everything a person should know, as words; `known` is updater.status()."""
-        found = list(known["problems"]) + self.vision.problems()
+        # whether there is a model now is what vision says; the updater's word is about the start
+        found = [word for word in known["problems"] if word != "no-model"] + self.vision.problems()
         if not self.settings["keys"]:
             found.append("no-keys")
         found += ["config-ignored:" + name for name in self.settings["ignored"]]
@@ -305,7 +306,7 @@ def _wait_for_settings(hal):
             now = hal.ticks_ms()
             if said_at is None or now - said_at >= _ASK_MS:
                 said_at = now
-                color, pattern, _meaning = led_words.STATES["config"]
+                color, pattern = led_words.STATES["config"]
                 hal.led(color, pattern)
                 hal.say("fleetd agent: %s (%s)" % (error.reason, error.detail))
         for _ in range(20):

@@ -3,8 +3,8 @@
 Only verification: every input is public, so nothing here needs to run in constant time. Keys are 64 bytes
 (x || y), signatures 64 bytes (r || s), both big endian. A high s is accepted, as ES256 (RFC 7518) does.
 
-RAM BUDGET: about 4 KB live during verify(); it leaves roughly 0.5 MB of short-lived big integers behind, so
-collect before and after and never call it between two frames that matter (0.2-0.25 s at 600 MHz).
+RAM BUDGET: about 2 KB live during verify(); it leaves 1 MB of short-lived big integers behind, so collect before
+and after and never call it between two frames that matter (0.2-0.25 s at 600 MHz).
 """
 
 import hashlib

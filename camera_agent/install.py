@@ -81,7 +81,7 @@ class Install:
         self._last_ms = self._reported_ms = job.started_ms
         self._reported_done = 0
         self._blob = None
-        self._manifest = None
+        self._content = None  # (size, digest) of what it is to become
         self._encoding = None
         self._unpacker = None
         self._check = None
@@ -168,8 +168,7 @@ class Install:
         if reason:
             raise RejectedError(reason)
         self._encoding = choose_encoding(manifest, room, base)
-        manifest["encodings"] = None
-        self._manifest = manifest
+        self._content = (manifest["content"]["size"], manifest["content"]["sha256"])
         self._job.transfer = Transfer(
             self._port, self._stage, self._encoding, self._work_buffer, self._buffer
         )
@@ -200,7 +199,7 @@ class Install:
         self._unpacker = Unpacker(
             self._stage,
             self._encoding,
-            self._manifest["content"]["size"],
+            self._content[0],
             self._slots.write_content,
             self._work_buffer,
             self._base.content if self._base else None,
@@ -213,10 +212,8 @@ class Install:
             return True
         self._unpacker = None
         self._slots.sync_content()
-        content = self._manifest["content"]
-        self._check = ContentCheck(
-            self._slots.spare_content(content["size"]), content["sha256"], self._buffer
-        )
+        size, digest = self._content
+        self._check = ContentCheck(self._slots.spare_content(size), digest, self._buffer)
         self._job.lap("unpack", now)
         self._next = self._verify
         return True
@@ -228,7 +225,7 @@ class Install:
             raise UnpackError("the unpacked content is not what the manifest says")
         self._check = None
         self._slots.finish(self._blob)
-        self._blob = self._manifest = self._encoding = None
+        self._blob = self._encoding = None
         self._job.lap("verify", now)
         self.ready = True  # and the trial begins with the next step
         return True
@@ -237,7 +234,7 @@ class Install:
         """The patch did not lead to the content: begin again with the full encoding."""
         self._job.transfer.close()
         self._job.transfer = None
-        self._unpacker = self._check = self._manifest = self._encoding = None
+        self._unpacker = self._check = self._encoding = None
         self._base = None
         self._tell("transferring", None, "the patch does not fit, taking the full encoding: %s" % detail)
         self._next = self._open

@@ -8,21 +8,21 @@ The LED follows the main loop: while the firmware is busy (a model loads, flash 
 RAM BUDGET: about 4 KB of code and words; nothing grows.
 """
 
-# state: (colour, pattern, meaning). docs/cameras.md shows exactly this table.
+# state: (colour, pattern)  # meaning. A test reads the comments too: docs/cameras.md shows exactly this table.
 STATES = {
-    "starting": ("cyan", "solid", "main.py has begun; storage and the model's slot are being checked"),
-    "running": ("blue", "solid", "main.py is running: frames are classified and the broker is connected"),
-    "identify": ("white", "double-blink", "somebody asked this camera to show itself"),
-    "config": ("red", "blink", "there is no usable config.json"),
-    "no-camera": ("red", "double-blink", "the image sensor is missing or gives no pictures"),
-    "crashed": ("red", "blink-fast", "the agent failed; the camera restarts within twenty seconds"),
-    "no-network": ("yellow", "double-blink", "no WiFi or Ethernet link"),
-    "no-broker": ("yellow", "blink", "there is a network, but no connection to the broker"),
-    "updating": ("magenta", "blink", "a release is being fetched, unpacked or checked"),
-    "trial": ("magenta", "blink-fast", "a new model is on trial"),
-    "no-model": ("magenta", "solid", "nothing is classified: this camera has no model yet"),
-    "model-failed": ("magenta", "double-blink", "nothing is classified: the model cannot be loaded"),
-    "stopped": ("off", "off", "the agent was stopped and nothing runs"),
+    "starting": ("cyan", "solid"),  # main.py has begun; storage and the model's slot are being checked
+    "running": ("blue", "solid"),  # main.py is running: frames are classified and the broker is connected
+    "identify": ("white", "double-blink"),  # somebody asked this camera to show itself
+    "config": ("red", "blink"),  # there is no usable config.json
+    "no-camera": ("red", "double-blink"),  # the image sensor is missing or gives no pictures
+    "crashed": ("red", "blink-fast"),  # the agent failed; the camera restarts within twenty seconds
+    "no-network": ("yellow", "double-blink"),  # no WiFi or Ethernet link
+    "no-broker": ("yellow", "blink"),  # there is a network, but no connection to the broker
+    "updating": ("magenta", "blink"),  # a release is being fetched, unpacked or checked
+    "trial": ("magenta", "blink-fast"),  # a new model is on trial
+    "no-model": ("magenta", "solid"),  # nothing is classified: this camera has no model yet
+    "model-failed": ("magenta", "double-blink"),  # nothing is classified: the model cannot be loaded
+    "stopped": ("off", "off"),  # the agent was stopped and nothing runs
 }
 
 # What is shown when several are true: the first one.
@@ -98,7 +98,7 @@ class Led:
         if state != self.state:
             self.state = state
             self._since = self._hal.ticks_ms()
-            color, pattern, _meaning = STATES[state]
+            color, pattern = STATES[state]
             self._hal.led(color, pattern)
 
     def step(self):
@@ -108,5 +108,5 @@ class Led:
         if state == self._reported or self._hal.ticks_ms() - self._since < SETTLED_MS:
             return
         self._reported = state
-        color, pattern, _meaning = STATES[state]
+        color, pattern = STATES[state]
         self._put("led", {"color": color, "pattern": pattern, "reason": state})

@@ -9,6 +9,7 @@ what `json.loads` makes of it; the number of lists and objects in it is limited 
 """
 
 import json
+import sys
 
 TOPIC_BYTES = 128
 UP_BYTES = 16384
@@ -70,6 +71,10 @@ _HEX = "0123456789abcdef"
 _PREFIX = _ALNUM + "ABCDEFGHIJKLMNOPQRSTUVWXYZ_.-"
 _CONTAINERS = ACK_RANGES + 64  # lists and objects in one message
 _MARKS = ("NaN", "nan", "Inf", "inf")  # how the two Pythons write what JSON has no word for
+
+_STYLE = {"separators": (",", ":")}
+if sys.implementation.name == "cpython":
+    _STYLE["ensure_ascii"] = False  # as MicroPython writes it anyway
 
 
 class ProtocolError(Exception):
@@ -311,13 +316,12 @@ def parse_daemon_status(payload):
     """`_fleetd/status` -> dict with online and instance, and t (seconds) or None."""
     message = _object(payload)
     online = message.get("online")
-    at = message.get("t")
     if type(online) is not bool:
         _fail("online")
     return {
         "online": online,
         "instance": _word(message.get("instance"), "instance"),
-        "t": None if at is None else _seconds(at, "t"),
+        "t": _seconds(message["t"], "t") if "t" in message else None,
     }
 
 
@@ -345,14 +349,14 @@ def encode(message):
     """The message as compact JSON bytes. Not-a-number and infinite values are left out: a broken sensor costs
     its own field, not the message. Raises ProtocolError when it is no JSON or larger than UP_BYTES."""
     try:
-        text = json.dumps(message, separators=(",", ":"))
+        text = json.dumps(message, **_STYLE)
         for mark in _MARKS:
             if mark in text:
-                text = json.dumps(_finite(message), separators=(",", ":"))
+                text = json.dumps(_finite(message), **_STYLE)
                 break
+        payload = text.encode()
     except (TypeError, ValueError):
         _fail("not JSON")
-    payload = text.encode()
     if len(payload) > UP_BYTES:
         _fail("too large")
     return payload

@@ -5,7 +5,7 @@ The header's sector is the last thing written and the first thing wiped. A slot 
 signature verifies and the content's SHA-256 is the manifest's. What the pointer says is camera_agent/pointer.py.
 
 RAM BUDGET: the caller's 4 KB buffer for hashing; while a manifest is read from a slot its bytes (at most 8 KB) and
-what json.loads makes of them, of which everything but the encodings stays with the Slot object.
+what json.loads makes of them, of which a Slot object keeps about 2 KB.
 """
 
 import hashlib
@@ -62,6 +62,16 @@ class Slot:
         self.mark = release_mark(self.release)
         self.digest = manifest["content"]["sha256"]
         self.content = Content(region, manifest["content"]["size"])
+
+
+def _running_part(manifest):
+    """What is needed of a manifest once it is installed: it stays in memory, so not its bulk."""
+    kept = {}
+    for name in ("release", "name", "version", "epoch", "sequence", "content", "threshold", "model"):
+        kept[name] = manifest.get(name)
+    if kept["model"]:
+        kept["model"].pop("ops", None)
+    return kept
 
 
 class ContentCheck:
@@ -159,8 +169,7 @@ class Slots:
             manifest = open_manifest(blob, self._keys)
         except (StorageError, ManifestError):
             return None
-        manifest["encodings"] = None  # only the transfer needs them, and they are the bulk of it
-        return Slot(number, region, manifest, digest_of(blob))
+        return Slot(number, region, _running_part(manifest), digest_of(blob))
 
     def check_slot(self, number, feed=None):
         """The Slot if everything including the content's digest is in order, else None. Blocks for the whole of it:

@@ -79,8 +79,8 @@ class Choice:
         self.slot = slot.name
         self.name = manifest["name"]
         self.version = manifest["version"]
-        self.threshold = manifest.get("threshold", 0.0)
-        self.model = manifest.get("model")
+        self.threshold = manifest["threshold"] or 0.0
+        self.model = manifest["model"]  # input, output, labels, arena_bytes; or None
         self.files = manifest["content"]["files"]
         self.content = slot.content
 

@@ -23,6 +23,7 @@ import gc
 from camera_agent import protocol
 from camera_agent.models import ModelError
 
+TRIAL_INTERVAL_MS = 1000  # at most, so that a trial does not outlast the updater's patience
 AT_LEAST_MS = 60_000  # between two results with "on_change"
 _LABELS_BYTES = protocol.LABELS * (protocol.LABEL_BYTES + 2)
 _EYE_RETRY_MS = 1000
@@ -163,6 +164,8 @@ class Vision:
     def _is_due(self, now):
         """Whether it is time for a frame; if so, the next one's time is set."""
         interval = self._settings["interval_ms"]
+        if self._choice.trial:
+            interval = min(interval, TRIAL_INTERVAL_MS)
         if now < self._eye_at or 0 < self._due - now <= interval:
             return False
         self._due += interval

@@ -98,12 +98,14 @@ class Delivery:
 
     def _clear_release(self) -> bool:
         """Takes one release that no open assignment needs off the broker, but for what others share with it."""
+        with self._store.reading() as work:
+            if not _idle(work):
+                return False
         with self._store.transaction() as work:
-            published = work.releases.published()
-            idle = sorted(published.keys() - work.rollouts.open_releases())
+            idle = _idle(work)
             if not idle:
                 return False
-            release_id = idle[0]
+            release_id, published = idle[0], work.releases.published()
             # Should it be needed again meanwhile, it counts as not published.
             work.releases.mark_published(release_id, CLEARING, self._clock())
             others = published.keys() - {release_id}
@@ -168,6 +170,11 @@ class Delivery:
 def _described(manifest: bytes) -> Manifest:
     """What a stored manifest says; its signature was checked before it was stored."""
     return Manifest.model_validate_json(manifest[HEADER_BYTES:])
+
+
+def _idle(work: UnitOfWork) -> list[str]:
+    """Releases of which something is retained though no open assignment is about them."""
+    return sorted(work.releases.published().keys() - work.rollouts.open_releases())
 
 
 def _topics(work: UnitOfWork, release_id: str) -> Iterator[Topic]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from fleetd.bundles.errors import KeyFileError
-from fleetd.bundles.release import CheckedRelease, check_release
+from fleetd.bundles.release import check_release
 from fleetd.bundles.signing import check_public, key_id
 from fleetd.domain import assignment as lifecycle
 from fleetd.domain.presence import PresenceRules
@@ -31,11 +31,10 @@ from fleetd.domain.target import parse_target
 from fleetd.errors import ConflictError, InvalidError, NotFoundError, UnknownReleaseError, UnknownRolloutError
 from fleetd.logs import get_logger
 from fleetd.ports import Clock, Store, UnitOfWork
-from fleetd.protocol.manifest import Manifest
 from fleetd.updates.changes import change_rollout, end, halt, offer
-from fleetd.updates.contents import StoredContents
-from fleetd.updates.planning import Skipped, described, plan
+from fleetd.updates.planning import Skipped, plan
 from fleetd.updates.progress import Progress, accept_so_far
+from fleetd.updates.releases import StoredContents, as_release, check_key, check_not_expired, described
 
 log = get_logger(__name__)
 
@@ -138,8 +137,8 @@ class Ota:
             keys = work.releases.keys()
         public = [bytes.fromhex(key.public) for key in keys if key.revoked_at is None]
         checked = check_release(manifest, encodings, public, contents=StoredContents(self._store))
-        _check_not_expired(checked.manifest, now)
-        release = _release(checked, now, actor)
+        check_not_expired(checked.manifest, now)
+        release = as_release(checked, now, actor)
         stored = [
             StoredEncoding(one.sha256, one.kind, one.base, one.size, one.data) for one in checked.encodings
         ]
@@ -155,7 +154,7 @@ class Ota:
                     "sign it again as the next release.",
                     release=release.id,
                 )
-            _check_key(work, release)
+            check_key(work, release)
             work.releases.add(release, manifest, stored)
             facts = {"digest": release.digest, "key": release.key_id, "content": release.content_sha256}
             work.access.record(actor, "release.add", release.id, facts, now)
@@ -252,7 +251,7 @@ class Ota:
                 return rollout
             _must_be(rollout, {PAUSED, HALTED}, "resumed")
             release = _known_release(work, rollout.release_id)
-            _check_key(work, release)
+            check_key(work, release)
             resumed = replace(rollout, state=RUNNING, reason=None)
             if rollout.state is HALTED:
                 resumed = accept_so_far(work, resumed)
@@ -307,8 +306,8 @@ class Ota:
         only = again[1] if again else None
         with self._store.transaction() as work:
             release = _known_release(work, release_id)
-            _check_key(work, release)
-            _check_not_expired(described(work.releases.manifest(release_id)), now)
+            check_key(work, release)
+            check_not_expired(described(work.releases.manifest(release_id)), now)
             planned = plan(work, release, query, waves, now=now, rules=self._rules, only=only)
             planned.check_not_empty(release_id)
             members = {camera.id: wave for camera, wave in planned.members}
@@ -361,43 +360,3 @@ def _known_rollout(work: UnitOfWork, rollout_id: int) -> Rollout:
     if rollout is None:
         raise UnknownRolloutError(rollout=rollout_id)
     return rollout
-
-
-def _check_key(work: UnitOfWork, release: Release) -> None:
-    """Refuses a release whose key is not accepted any more."""
-    keys = work.releases.keys()
-    if not any(key.key_id == release.key_id and key.revoked_at is None for key in keys):
-        raise InvalidError(
-            f"{release.id} was signed with the key {release.key_id}, which is not accepted any more. "
-            "Nothing was changed; sign the content again with another key.",
-            release=release.id,
-            key=release.key_id,
-        )
-
-
-def _check_not_expired(manifest: Manifest, now: float) -> None:
-    if manifest.expires is not None and manifest.expires <= now:
-        raise InvalidError(
-            f"{manifest.release} has expired; cameras would refuse it. Nothing was changed; sign it again.",
-            release=manifest.release,
-            expires=manifest.expires,
-        )
-
-
-def _release(checked: CheckedRelease, now: float, actor: str) -> Release:
-    manifest = checked.manifest
-    return Release(
-        id=manifest.release,
-        kind=manifest.kind,
-        name=manifest.name,
-        version=manifest.version,
-        epoch=manifest.epoch,
-        sequence=manifest.sequence,
-        key_id=checked.key_id,
-        digest=checked.digest,
-        content_sha256=manifest.content.sha256,
-        content_size=manifest.content.size,
-        labels=checked.labels,
-        uploaded_at=now,
-        uploaded_by=actor,
-    )

@@ -1,6 +1,6 @@
 """What is in a bundle and which boards could run it, before anything is sent anywhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +68,7 @@ def print_facts(out: Output, examined: Examined) -> None:
 
 
 def print_verdicts(
-    out: Output, reports: Sequence[BoardReport], cameras: dict[str, int] | None = None
+    out: Output, reports: Sequence[BoardReport], cameras: Mapping[str, int] | None = None
 ) -> None:
     """One line per board, and every finding with its remedy. `cameras`: how many there are, by board key."""
     rows: list[tuple[object, ...]] = []

@@ -4,7 +4,8 @@ The bundle is judged for every board before anything leaves this machine, and si
 broker only carry what the operator's key has signed.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -17,7 +18,7 @@ from fleetd.cli.inspect import Labels
 from fleetd.cli.keys import Key, PasswordFile
 from fleetd.cli.reasons import advice
 from fleetd.cli.session import Json, Session, session_of
-from fleetd.cli.text import safe, size
+from fleetd.cli.text import counted, safe, size
 from fleetd.cli.watch import conclude, watch
 
 if TYPE_CHECKING:  # reading models and signing take libraries that help does not need
@@ -36,6 +37,17 @@ class Wishes:
     version: str | None
     threshold: float
     expires_days: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Whom a push would reach."""
+
+    cameras: int
+    boards: tuple["BoardProfile", ...]
+    counts: Mapping[str, int]  # cameras by board key
+    prefixes: tuple[str, ...]  # what the manifest names as boards: beginnings of omv.arch()
+    silent: int  # cameras that have not said which board they are
 
 
 def push_model(
@@ -77,21 +89,26 @@ def push_model(
     as_json: Json = False,
 ) -> None:
     """Push a model to cameras. Exit code 0: all confirmed; 2: it does not fit; 3: not all confirmed."""
+    from fleetd.cli import examine  # noqa: PLC0415  # see above
+
     session = session_of(ctx)
     shares = _shares(waves)
     key_file = keystore.key_path(session.env, key)
-    examined, boards, cameras = _preflight(session, bundle, labels, to, board or [], as_json=as_json)
+    examined = examine.examine(bundle, labels)
+    if not as_json:
+        examine.print_facts(session.out, examined)
+    aim = _aim(session, to, board or [])
+    _judge(session, examined, aim, as_json=as_json)
     if dry_run:
-        session.out.warn(f"Dry run: nothing was signed or sent. It would go to {len(cameras)} cameras.")
+        session.out.warn(f"Dry run: nothing was signed or sent. It would go to {counted(aim.cameras, 'camera')}.")
         return
     _check_trusted(session, key_file)
     if not yes:
         steps = ", ".join(f"{share} %" for share in shares)
-        typer.confirm(f"Push to {len(cameras)} cameras ({steps})?", abort=True, err=True)
+        typer.confirm(f"Push to {counted(aim.cameras, 'camera')} ({steps})?", abort=True, err=True)
 
-    built = _build(
-        session, examined, boards, Wishes(name, version, threshold, expires_days), key_file, password_file
-    )
+    wishes = Wishes(name, version, threshold, expires_days)
+    built = _build(session, examined, aim.prefixes, wishes, key_file, password_file)
     release = session.api.upload(built.blob, [encoded.data for encoded in built.encodings])
     session.out.warn(f"Uploaded {safe(release['id'])} ({_sizes(built)}).")
 
@@ -113,67 +130,58 @@ def push_model(
         session.out.say(f"`fleetctl rollouts watch {rollout['id']}` watches it.")
 
 
-def _preflight(
-    session: Session, path: Path, labels: Path | None, to: str, wanted: Sequence[str], *, as_json: bool
-) -> tuple["Examined", list[str], list[dict[str, Any]]]:
-    """The bundle, the boards to sign it for (prefixes of omv.arch()) and the cameras; CliError when it does not fit."""
+def _aim(session: Session, to: str, wanted: Sequence[str]) -> Aim:
+    """The cameras a query names, on the wanted boards if any are named; CliError when there are none."""
     from fleetd import boards  # noqa: PLC0415  # see above
-    from fleetd.cli import examine  # noqa: PLC0415
 
-    examined = examine.examine(path, labels)
-    if not as_json:
-        examine.print_facts(session.out, examined)
-    found: list[dict[str, Any]] = session.api.get("cameras", target=to)
     chosen = [boards.named(name) for name in wanted]
-    keys = {board.key for board in chosen}
+    found: list[dict[str, Any]] = session.api.get("cameras", target=to)
     placed = [(camera, boards.find(camera["board"]) if camera["board"] else None) for camera in found]
     if chosen:
-        placed = [(camera, board) for camera, board in placed if board is None or board.key in keys]
+        placed = [(camera, board) for camera, board in placed if board is None or board in chosen]
     if not placed:
         raise CliError(
             f"No camera matches {safe(to)}{' on these boards' if chosen else ''}.",
             "`fleetctl cameras list` shows them; docs/updates.md explains queries.",
             exit_code=UNUSABLE,
         )
-    known = {board.key: board for _, board in placed if board is not None} | {one.key: one for one in chosen}
-    judged = list(known.values()) or [boards.GENERIC]
-    silent = sum(board is None for _, board in placed)
-    if silent:
-        session.out.warn(
-            f"{silent} of these cameras have not said yet which board they are; they judge it themselves."
-        )
-    counts = {key: sum(board is not None and board.key == key for _, board in placed) for key in known}
-    reports = examine.judge(examined, judged)
+    known = [board for _, board in placed if board is not None]
+    prefixes = {board.arch for board in chosen}
+    for camera, board in placed:  # a board without a profile is named by what its cameras report
+        if board is not None:
+            prefixes.add(camera["board"] if board is boards.GENERIC else board.arch)
+    return Aim(
+        cameras=len(placed),
+        boards=tuple(dict.fromkeys((*chosen, *known))) or (boards.GENERIC,),
+        counts=Counter(board.key for board in known),
+        prefixes=tuple(sorted(prefixes)) or ("*",),
+        silent=len(placed) - len(known),
+    )
+
+
+def _judge(session: Session, examined: "Examined", aim: Aim, *, as_json: bool) -> None:
+    """Prints what every board makes of the model; CliError when one refuses."""
+    from fleetd.cli import examine  # noqa: PLC0415  # see above
+
+    reports = examine.judge(examined, aim.boards)
     if not as_json:
         session.out.say("")
-        examine.print_verdicts(session.out, reports, counts)
-    refused = [report.board for report in reports if report.verdict == "refused"]
-    if refused:
-        raise _does_not_fit(refused, judged, reports if as_json else [])
-    cameras = [camera for camera, _ in placed]
-    return examined, _prefixes(judged, cameras, boards.GENERIC.key), cameras
-
-
-def _does_not_fit(
-    refused: Sequence["BoardProfile"], judged: Sequence["BoardProfile"], unsaid: Sequence[Any]
-) -> CliError:
-    """Why nothing was sent. `unsaid`: reports whose reasons were not printed."""
-    names = ", ".join(board.name for board in refused)
-    fitting = [board for board in judged if board not in refused]
-    why = " ".join(f"{found.message} {found.remedy}" for report in unsaid for found in report.findings)
-    todo = why or "The reasons and remedies stand above."
+        examine.print_verdicts(session.out, reports, aim.counts)
+    if aim.silent:
+        session.out.warn(
+            f"Not known yet which board: {counted(aim.silent, 'camera')}, which will judge for themselves."
+        )
+    refused = [report for report in reports if report.verdict == "refused"]
+    if not refused:
+        return
+    todo = "The reasons and remedies stand above."
+    if as_json:  # they do not
+        todo = " ".join(f"{found.message} {found.remedy}" for report in refused for found in report.findings)
+    fitting = [report.board.key for report in reports if report not in refused]
     if fitting:
-        todo += f" To push to the others only: {' '.join(f'--board {board.key}' for board in fitting)}"
-    return CliError(f"The model cannot run on {names}. Nothing was sent.", safe(todo), exit_code=UNUSABLE)
-
-
-def _prefixes(judged: Sequence["BoardProfile"], cameras: Sequence[dict[str, Any]], generic: str) -> list[str]:
-    """What the manifest names as boards. A board without a profile is named by what its cameras report."""
-    prefixes = {board.arch for board in judged if board.key != generic}
-    if any(board.key == generic for board in judged):
-        reported = {camera["board"].split()[0] for camera in cameras if (camera["board"] or "").strip()}
-        prefixes |= {word for word in reported if not any(word.startswith(prefix) for prefix in prefixes)}
-    return sorted(prefixes) or ["*"]
+        todo += f" To push to the others only: {' '.join(f'--board {key}' for key in fitting)}"
+    names = ", ".join(report.board.name for report in refused)
+    raise CliError(f"The model cannot run on {names}. Nothing was sent.", safe(todo), exit_code=UNUSABLE)
 
 
 def _check_trusted(session: Session, key_file: Path) -> None:

@@ -117,7 +117,7 @@ REASONS: Final[dict[str, Advice]] = {
     ),
     "unknown-release": Advice(
         "The broker did not have the release's manifest when the camera asked.",
-        "Push again. If it repeats, look at `fleetctl status`: is the broker's memory full?",
+        "Push again. If it repeats, look at `fleetctl status`: the broker's memory may be full.",
     ),
     # From here on: fleetd's own words, for what it concludes from silence.
     "silent": Advice(

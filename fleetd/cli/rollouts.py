@@ -1,6 +1,6 @@
 """`fleetctl rollouts`: look at rollouts, watch one, pause, resume, cancel or retry it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,6 +67,7 @@ def show(ctx: typer.Context, rollout: Number, as_json: Json = False) -> None:
             ("cameras", tally_line(view)),
         ]
     )
+    session.out.say("")
     session.out.table(
         ("camera", "wave", "state", "blocks", "changed", "why"),
         (
@@ -74,7 +75,7 @@ def show(ctx: typer.Context, rollout: Number, as_json: Json = False) -> None:
                 one["camera"],
                 one["wave"] + 1,
                 one["state"],
-                f"{one['blocks_done'] or 0}/{one['blocks_total']}" if one["blocks_total"] else None,
+                _blocks(one),
                 when(one["changed_at"]),
                 explain(one) if one["reason"] or one["detail"] else None,
             )
@@ -118,6 +119,13 @@ def retry(ctx: typer.Context, rollout: Number) -> None:
     session = session_of(ctx)
     found = session.api.post("rollouts", rollout, "retry")
     session.out.say(f"Rollout {found['id']} tries again. `fleetctl rollouts watch {found['id']}` watches it.")
+
+
+def _blocks(one: dict[str, Any]) -> str | None:
+    """How far a transfer is."""
+    if one["state"] != "transferring" or not one["blocks_total"]:
+        return None
+    return f"{one['blocks_done'] or 0} of {one['blocks_total']}"
 
 
 def _act(ctx: typer.Context, rollout: int, action: str) -> None:

@@ -23,5 +23,7 @@ def _flat(found: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, obje
     for name, value in found.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{name}.")
+        elif isinstance(value, list):
+            yield f"{above}{name}", "; ".join(map(str, value)) or None
         else:
             yield f"{above}{name}", value

@@ -71,6 +71,11 @@ def size(count: float | None) -> str:
     return f"{count:.1f} GB"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 camera`, `3 cameras`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def number(value: float | None, digits: int = 1) -> str:
     """A measurement, or a dash."""
     return "-" if value is None else f"{value:.{digits}f}"

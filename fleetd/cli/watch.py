@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import typer
 
-from fleetd.cli.errors import NOT_SUCCEEDED, CliError
+from fleetd.cli.errors import NOT_SUCCEEDED, CliError, UnreachableError
 from fleetd.cli.reasons import advice
 from fleetd.cli.session import Session
-from fleetd.cli.text import safe
+from fleetd.cli.text import counted, safe
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import TaskID
 
 POLL_SECONDS: Final = 1.0
+RESTART_ATTEMPTS: Final = 60
 CAMERAS_PER_SECOND: Final = 500.0  # large rollouts are asked for less often
 ENDED: Final = frozenset({"completed", "halted", "cancelled"})
 OPEN: Final = frozenset({"pending", "offered", "transferring", "verifying", "trial"})
@@ -41,7 +43,7 @@ def watch(session: Session, rollout_id: int, *, quiet: bool = False) -> Rollout:
     try:
         with display:
             while True:
-                view: Rollout = session.api.get("rollouts", rollout_id)
+                view = _look(session, rollout_id)
                 display.update(view)
                 if view["rollout"]["state"] in ENDED:
                     return view
@@ -53,6 +55,23 @@ def watch(session: Session, rollout_id: int, *, quiet: bool = False) -> Rollout:
         raise typer.Exit(INTERRUPTED) from None
 
 
+def _look(session: Session, rollout_id: int) -> Rollout:
+    """The rollout as it is now. A fleetd that is just being restarted is waited for."""
+    for attempt in range(RESTART_ATTEMPTS):
+        try:
+            found: Rollout = session.api.get("rollouts", rollout_id)
+        except CliError as error:
+            away = isinstance(error, UnreachableError) or error.code.endswith("unavailable")
+            if not away or attempt == RESTART_ATTEMPTS - 1:
+                raise
+            if attempt == 0:
+                session.out.warn("fleetd does not answer; the rollout goes on when it is back. Waiting for it.")
+            session.sleep(POLL_SECONDS)
+        else:
+            return found
+    raise AssertionError  # the last attempt has returned or raised
+
+
 def conclude(session: Session, view: Rollout) -> None:
     """Says how it ended; CliError with exit code 3 unless every camera runs the release."""
     rollout, assignments = view["rollout"], view["assignments"]
@@ -61,7 +80,7 @@ def conclude(session: Session, view: Rollout) -> None:
         if one["state"] not in OPEN and one["state"] != "cancelled":
             session.out.warn(f"  {safe(one['camera'])}: {explain(one)}")
     confirmed = sum(one["state"] == "confirmed" for one in assignments)
-    count = f"{confirmed} of {len(assignments)} cameras confirmed {safe(rollout['release_id'])}"
+    count = f"{confirmed} of {counted(len(assignments), 'camera')} confirmed {safe(rollout['release_id'])}"
     if rollout["state"] == "completed" and not bad:
         session.out.warn(f"Rollout {rollout['id']} is completed: {count}.")
         return
@@ -131,7 +150,7 @@ class _Lines(_Quiet):
 class _Bars:
     """A bar for all, and one for each camera that is at it."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: "Console | None" = None) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
         self._progress = Progress(
@@ -139,6 +158,7 @@ class _Bars:
             BarColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
+            console=console,
         )
         self._tasks: dict[str, TaskID] = {}
 

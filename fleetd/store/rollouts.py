@@ -1,6 +1,5 @@
-"""Rollouts, assignments, desired states and the update reports that move them."""
+"""Rollouts, assignments and the update reports that move them."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -20,14 +19,13 @@ from fleetd.domain.assignment import (
 from fleetd.domain.records import (
     Assignment,
     AssignmentState,
-    DesiredState,
     Rollout,
     RolloutSettings,
     RolloutState,
     UpdateReport,
 )
 from fleetd.domain.rollout import StateCount
-from fleetd.errors import ConflictError, InvalidError, UnknownCameraError
+from fleetd.store.desired import SqlDesired
 from fleetd.store.tables import (
     assignments,
     boots,
@@ -40,17 +38,11 @@ from fleetd.store.tables import (
 )
 
 CHUNK: Final = 500  # ids in one IN (...)
-CONFIG_CHARS: Final = 3000  # leaves room for the rest of a `down/desired` of 4 KB
-GENERATION_CEILING: Final = 2**50  # a camera that claims more is not believed
 
 _IS_OPEN = assignments.c.state.in_(sorted(OPEN))
 _ASSIGNMENTS = sa.select(assignments, cameras.c.name.label("camera")).join(
     cameras, cameras.c.id == assignments.c.camera_id
 )
-_DESIRED = sa.select(desired, cameras.c.name.label("camera")).join(
-    cameras, cameras.c.id == desired.c.camera_id
-)
-
 # The boot of the camera's last update report: whether it booted anew since.
 _REPORTED_BOOT = (
     sa.select(boots.c.boot)
@@ -86,11 +78,8 @@ _WATCHED = (
 )
 
 
-class SqlRollouts:
+class SqlRollouts(SqlDesired):
     """Implements `ports.Rollouts` inside one transaction."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
 
     # -- rollouts --------------------------------------------------------------------------------------------
 
@@ -222,14 +211,13 @@ class SqlRollouts:
 
     def counts(self, rollout_id: int) -> list[StateCount]:
         """How many cameras of each wave are in which state. An offer without a deadline waits for its camera."""
-        table = assignments
-        waiting = sa.and_(table.c.state == OFFERED, table.c.deadline_at.is_(None))
-        waits = sa.case((waiting, 1), else_=0)
-        query = sa.select(table.c.wave, table.c.state, waits, sa.func.count())
-        query = query.where(table.c.rollout_id == rollout_id).group_by(table.c.wave, table.c.state, waits)
+        away = assignments.c.deadline_at.is_(None)
+        query = sa.select(assignments.c.wave, assignments.c.state, away, sa.func.count())
+        query = query.where(assignments.c.rollout_id == rollout_id)
+        query = query.group_by(assignments.c.wave, assignments.c.state, away)
         return [
-            StateCount(wave, AssignmentState(state), bool(waits_), number)
-            for wave, state, waits_, number in self._connection.execute(query)
+            StateCount(wave, AssignmentState(state), state == OFFERED and bool(is_away), number)
+            for wave, state, is_away, number in self._connection.execute(query)
         ]
 
     def reverted(self, release_id: str) -> frozenset[int]:
@@ -287,71 +275,6 @@ class SqlRollouts:
         )
         return [UpdateReport(**row._mapping) for row in self._connection.execute(query)]
 
-    # -- desired states --------------------------------------------------------------------------------------
-
-    def desired(self, camera_id: int) -> DesiredState | None:
-        """What the camera should run, if anything was ever asked of it."""
-        row = self._connection.execute(_DESIRED.where(desired.c.camera_id == camera_id)).one_or_none()
-        return None if row is None else _desired(row)
-
-    def all_desired(self, *, unsent_only: bool) -> list[DesiredState]:
-        """The desired states of all cameras, or of those where the broker has an older one."""
-        query = _DESIRED.order_by(desired.c.camera_id)
-        if unsent_only:
-            query = query.where(desired.c.sent_generation < desired.c.generation)
-        return [_desired(row) for row in self._connection.execute(query)]
-
-    def set_desired(
-        self,
-        camera_id: int,
-        *,
-        release_id: str | None,
-        digest: str | None,
-        deadline: float | None,
-        now: float,
-    ) -> DesiredState:
-        """Asks the camera to run a release (None: to stay as it is) as a new generation; its config stays."""
-        return self._write_desired(
-            camera_id, {"release_id": release_id, "digest": digest, "deadline": deadline}, now
-        )
-
-    def set_config(self, camera_id: int, config: Mapping[str, Any], now: float) -> DesiredState:
-        """Gives the camera a configuration as a new generation; its release stays."""
-        if len(json.dumps(dict(config))) > CONFIG_CHARS:
-            raise InvalidError(
-                f"The configuration is longer than {CONFIG_CHARS} characters of JSON. Nothing was changed."
-            )
-        return self._write_desired(camera_id, {"config": dict(config)}, now)
-
-    def mark_sent(self, camera_id: int, generation: int) -> None:
-        """Notes that the broker has that generation, unless it has a newer one already."""
-        older = (desired.c.camera_id == camera_id, desired.c.sent_generation < generation)
-        self._connection.execute(sa.update(desired).where(*older).values(sent_generation=generation))
-
-    def _write_desired(self, camera_id: int, values: dict[str, Any], now: float) -> DesiredState:
-        """A new generation, higher than any that the camera can have seen, an earlier life of its name included."""
-        known = self._connection.execute(
-            sa.select(camera_state.c.generation.label("reported"), desired.c.generation)
-            .select_from(
-                cameras.outerjoin(camera_state, camera_state.c.camera_id == cameras.c.id).outerjoin(
-                    desired, desired.c.camera_id == cameras.c.id
-                )
-            )
-            .where(cameras.c.id == camera_id)
-        ).one_or_none()
-        if known is None:
-            raise UnknownCameraError(camera_id=camera_id)
-        reported = known.reported if known.reported and known.reported < GENERATION_CEILING else 0
-        values = {**values, "generation": max(known.generation or 0, reported) + 1, "changed_at": now}
-        if known.generation is None:
-            row = {"config": {}, "sent_generation": 0, **values}
-            self._connection.execute(sa.insert(desired).values(camera_id=camera_id, **row))
-        else:
-            guard = (desired.c.camera_id == camera_id, desired.c.generation == known.generation)
-            if self._connection.execute(sa.update(desired).where(*guard).values(values)).rowcount != 1:
-                raise ConflictError(camera_id=camera_id)
-        return _desired(self._connection.execute(_DESIRED.where(desired.c.camera_id == camera_id)).one())
-
 
 def _settings(stored: Mapping[str, Any]) -> RolloutSettings:
     known = RolloutSettings.__dataclass_fields__
@@ -390,7 +313,3 @@ def _watched(row: sa.Row[Any], silence_s: float) -> Watched:
         running_digest=row.running_digest,
         trial=row.trial,
     )
-
-
-def _desired(row: sa.Row[Any]) -> DesiredState:
-    return DesiredState(**row._mapping)

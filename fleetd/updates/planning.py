@@ -10,7 +10,7 @@ from fleetd.domain.rollout import reason_to_skip, split
 from fleetd.domain.target import Target, matches
 from fleetd.errors import InvalidError
 from fleetd.ports import UnitOfWork
-from fleetd.protocol.manifest import HEADER_BYTES, Manifest
+from fleetd.updates.releases import described
 
 SHOWN = 100  # skipped cameras in an error
 
@@ -42,11 +42,6 @@ class Plan:
             "Nothing was started.",
             skipped={one.camera: one.reason for one in self.skipped[:SHOWN]},
         )
-
-
-def described(manifest: bytes) -> Manifest:
-    """What a stored manifest says; its signature was checked before it was stored."""
-    return Manifest.model_validate_json(manifest[HEADER_BYTES:])
 
 
 def plan(

@@ -48,12 +48,18 @@ class Progress:
             return
         last = self._looked_at
         if last is None or not 0 <= now - last < ABSENCE_S:
-            with self._store.transaction() as work:
-                for watched in work.rollouts.watched():
-                    change = lifecycle.fresh_deadline(watched, now)
-                    if change is not None:
-                        apply(work, watched, change, now)
+            with self._store.reading() as work:
+                anyone = bool(work.rollouts.watched())
+            if anyone:
+                self._give_time(now)
         self._looked_at = now
+
+    def _give_time(self, now: float) -> None:
+        with self._store.transaction() as work:
+            for watched in work.rollouts.watched():
+                change = lifecycle.fresh_deadline(watched, now)
+                if change is not None:
+                    apply(work, watched, change, now)
 
     def _read_reports(self, now: float) -> bool:
         """Moves assignments by what cameras reported, and the cursor with them."""

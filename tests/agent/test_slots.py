@@ -505,7 +505,7 @@ def test_files_are_made_once_padded_and_keep_their_size(tmp_path: Path) -> None:
     assert files.problem is None
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "fleet").iterdir()}
     assert sizes == {  # one block more than is used
-        "spare.bin": 8192,
+        "fence.bin": 8192,
         "slot_a.bin": 106_496,
         "slot_b.bin": 106_496,
         "stage.bin": 106_496,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from camera_agent import install, transfer, updater
 from fleetd.protocol.messages import UPDATE
+from tests.agent.micropython import Arch, run_device
 from tests.agent.update_kit import (
     BLOCK,
     Camera,
@@ -21,6 +23,7 @@ from tests.agent.update_kit import (
     describe,
     full,
     hand_over,
+    lay_out,
     make_release,
     patch,
     raw_deflate,
@@ -843,3 +846,33 @@ def test_a_hostile_broker_never_gets_anything_but_signed_content_to_run(data: st
     assert camera.model() in (("model-1", V1), ("model-2", V2))
     camera.want(TWO_PATCH, 3).run().classify().run()
     assert runs(camera, TWO_PATCH)
+
+
+# --- the same on the interpreter that cameras run -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("arch", "heapsize"), [("amd64", "192k"), ("i386", "128k")])
+def test_micropython_updates_over_files_in_a_camera_sized_heap(
+    arch: Arch, heapsize: str, tmp_path: Path
+) -> None:
+    """Full encoding, patch, refusals, reboots, a trial that crashes; see tests/agent/device/check_updater.py."""
+    old = weights(60_000)
+    new = retrained(old)
+    releases = [
+        make_release(SIGNER, "model-1", old, 1),
+        make_release(SIGNER, "model-2", new, 2, base=old),
+        make_release(SIGNER, "model-3", weights(30_000, 3), 3),
+        unsigned(make_release(SIGNER, "unsigned", new, 2)),
+        make_release(SIGNER, "truncated", weights(50_000, 4), 2),
+    ]
+    broker, storage = tmp_path / "broker", tmp_path / "storage"
+    broker.mkdir()
+    storage.mkdir()
+    lay_out(broker, SIGNER, releases)
+    last = releases[4].encodings[0]
+    block = broker / f"{last.describe()['sha256']}.{len(last.blocks) - 1}"
+    block.write_bytes(block.read_bytes()[:-1])
+    script = Path(__file__).parent / "device" / "check_updater.py"
+    words = [str(broker), str(storage), releases[0].digest, releases[1].digest, "quiet"]
+    done = run_device(arch, script, *words, heapsize=heapsize)
+    assert done.stdout.endswith("done\n"), done.stdout

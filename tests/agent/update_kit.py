@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -230,6 +231,16 @@ def make_release(
         encodings = [full(content)] + ([patch(base, content)] if base is not None else [])
     described = describe(release, content, encodings, sequence, **changes)
     return Release(release, signer.manifest(json.dumps(described).encode()), content, encodings)
+
+
+def lay_out(folder: Path, signer: Signer, releases: list[Release]) -> None:
+    """Releases as files, for the broker of tests/agent/device/update_desk.py."""
+    (folder / "key").write_bytes(signer.public)
+    for release in releases:
+        for topic, payload in release.topics().items():
+            kind, name, *block = topic.split("/")
+            tail = block[0] if kind == "_blob" else "manifest"
+            (folder / f"{name}.{tail}").write_bytes(payload)
 
 
 # --- storage ----------------------------------------------------------------------------------------------

@@ -128,7 +128,9 @@ class Prepared:
         path = path.format(**self.names)
         if body == "upload":
             built = self.rig.build(self._key)
-            return client.request(method, path, files=upload(built.blob, *(one.data for one in built.encodings)))
+            return client.request(
+                method, path, files=upload(built.blob, *(one.data for one in built.encodings))
+            )
         if body is not None:
             body = {name: self._filled(value) for name, value in body.items()}
         return client.request(method, path, json=body)
@@ -167,7 +169,9 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
 def test_the_table_has_every_address(still_rig: Rig) -> None:
     schema = still_rig.nobody.get("/openapi.json").json()
     told = {
-        (method.upper(), path.removeprefix(PREFIX)) for path, item in schema["paths"].items() for method in item
+        (method.upper(), path.removeprefix(PREFIX))
+        for path, item in schema["paths"].items()
+        for method in item
     }
     places = {
         "/cameras/cam-1": "/cameras/{name}",
@@ -241,7 +245,7 @@ def test_changes_are_audited_under_the_tokens_name(rig: Rig) -> None:
     ],
 )
 def test_anything_but_a_known_token_is_refused_alike(still_rig: Rig, header: str) -> None:
-    answer = still_rig.nobody.get("/status", headers={"Authorization": header.encode("latin-1")})
+    answer = still_rig.nobody.get("/status", headers={b"Authorization": header.encode("latin-1")})
     assert answer.status_code == 401
     assert error_of(answer)["code"] == "unauthenticated"
 
@@ -299,7 +303,13 @@ def test_tokens_and_secrets_are_shown_once_and_never_listed(rig: Rig) -> None:
         ("GET", "/results?since=-1", {}, 422, "malformed"),
         ("GET", "/results?limti=5", {}, 422, "malformed"),
         ("GET", "/releases/next?kind=virus", {}, 422, "malformed"),
-        ("POST", "/rollouts", {"json": {"release": "model-1", "target": "all", "waves": [0]}}, 422, "malformed"),
+        (
+            "POST",
+            "/rollouts",
+            {"json": {"release": "model-1", "target": "all", "waves": [0]}},
+            422,
+            "malformed",
+        ),
         ("POST", "/keys", {"json": {"public": "00" * 64, "name": "zero"}}, 422, "invalid"),
     ],
 )
@@ -333,7 +343,9 @@ def test_bodies_that_are_no_json_of_ours_are_refused_without_a_crash(still_rig: 
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=5))
+@given(
+    st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=5)
+)
 def test_any_json_as_a_cameras_name_is_enrolled_or_refused_in_shape(still_rig: Rig, name: Any) -> None:
     body = json.dumps({"name": name, "note": name}).encode()
     answer = still_rig.admin.post("/cameras", content=body, headers={"Content-Type": "application/json"})
@@ -375,7 +387,9 @@ def test_an_answer_that_breaks_its_own_schema_is_a_defect_not_an_answer(
     assert error_of(answer)["code"] == "internal"
 
 
-def test_an_unusable_database_is_503_with_a_hint_to_try_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_database_is_503_with_a_hint_to_try_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def down(*_: object, **__: object) -> None:
         raise StoreError("The database is on holiday.", file="fleet.db")
 
@@ -470,7 +484,9 @@ def test_hostile_names_reach_no_service(
     assert error_of(answer)["code"] in ("malformed", "unknown_path")
 
 
-@pytest.mark.parametrize("name", ["+", "#", "a/b", "../x", "x" * 64, "", "\x00z", "cam-1\n", "$SYS", "_x", "CAM", "с"])
+@pytest.mark.parametrize(
+    "name", ["+", "#", "a/b", "../x", "x" * 64, "", "\x00z", "cam-1\n", "$SYS", "_x", "CAM", "\u0441"]
+)
 def test_hostile_names_are_not_enrolled(still_rig: Rig, name: str) -> None:
     answer = still_rig.admin.post("/cameras", json={"name": name})
     assert answer.status_code == 422
@@ -499,7 +515,16 @@ def test_a_foreign_host_name_is_refused_before_anything_else(still_rig: Rig, hos
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]", "[::1]:8080", "fleet.example", "Fleet.Example:8080"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:8080",
+        "127.0.0.1:1",
+        "[::1]",
+        "[::1]:8080",
+        "fleet.example",
+        "Fleet.Example:8080",
+    ],
 )
 def test_known_host_names_are_answered_whatever_their_port(still_rig: Rig, host: str) -> None:
     assert still_rig.nobody.get("/health", headers={"Host": host}).status_code == 200
@@ -520,7 +545,8 @@ def test_every_answer_forbids_being_run_framed_guessed_at_or_kept(still_rig: Rig
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "text/json"]
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "text/json"],
 )
 def test_a_form_of_another_site_cannot_pass_as_json(still_rig: Rig, kind: str) -> None:
     answer = still_rig.admin.post("/cameras", content=b'{"name": "x"}', headers={"Content-Type": kind})
@@ -627,7 +653,9 @@ def test_more_encodings_than_a_manifest_can_name_are_refused(still_rig: Rig) -> 
 
 
 def test_an_endless_part_header_is_cut_off(still_rig: Rig) -> None:
-    status, taken = asgi(still_rig, endless(b"--x\r\nContent-Disposition: ", b"y" * 512), "/releases", MULTIPART)
+    status, taken = asgi(
+        still_rig, endless(b"--x\r\nContent-Disposition: ", b"y" * 512), "/releases", MULTIPART
+    )
     assert status in (413, 422)
     assert taken < 30
 
@@ -665,7 +693,10 @@ def test_a_body_that_trickles_is_given_up_when_its_time_is_over(rig: Rig) -> Non
         (b"garbage", MULTIPART),
         (part("manifest") + b"m\r\n--x--\r\n", MULTIPART),
         (part("encodings") + b"e\r\n--x--\r\n", MULTIPART),
-        (part("manifest") + b"m\r\n" + part("manifest") + b"m\r\n" + part("encodings") + b"e\r\n--x--\r\n", MULTIPART),
+        (
+            part("manifest") + b"m\r\n" + part("manifest") + b"m\r\n" + part("encodings") + b"e\r\n--x--\r\n",
+            MULTIPART,
+        ),
         (part("../../etc/passwd") + b"m\r\n--x--\r\n", MULTIPART),
         (part("manifest") + b"m\r\n" + part("encodings") + b"cut off", MULTIPART),
         (part("manifest") + b"m\r\n" + part("encodings") + b"e\r\n--x--\r\n", "multipart/form-data"),
@@ -683,7 +714,9 @@ def test_an_upload_of_any_other_form_stores_nothing(rig: Rig, body: bytes, kind:
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
-        st.sampled_from([part("manifest"), part("encodings"), b"--x", b"--x--", b"\r\n", b":", b"\x00", b"m" * 50]),
+        st.sampled_from(
+            [part("manifest"), part("encodings"), b"--x", b"--x--", b"\r\n", b":", b"\x00", b"m" * 50]
+        ),
         max_size=12,
     )
 )
@@ -728,7 +761,12 @@ def test_a_camera_that_reported_is_shown_with_all_it_said(rig: Rig) -> None:
     assert camera["presence"] == "online"
     assert camera["silent_s"] == 5
     assert camera["release"] == {"id": "model-1", "digest": "ab" * 32, "epoch": 1, "sequence": 1}
-    assert camera["led"] == {"color": "green", "pattern": "blink", "reason": "running", "at": pytest.approx(START)}
+    assert camera["led"] == {
+        "color": "green",
+        "pattern": "blink",
+        "reason": "running",
+        "at": pytest.approx(START),
+    }
     assert camera["network"]["rssi"] == -60
     assert camera["problems"] == ["clock-unset"]
     assert rig.viewer.get("/cameras", params={"target": "board=OMVRT1060"}).json() == [camera]
@@ -816,7 +854,11 @@ def test_a_release_goes_up_and_its_manifest_comes_back_byte_for_byte(rig: Rig, k
     answer = rig.operator.post("/releases", files=upload(built.blob, *(one.data for one in built.encodings)))
     assert answer.status_code == 201
     release = answer.json()
-    assert (release["id"], release["labels"], release["digest"]) == ("model-1", ["cat", "dog", "fox"], built.digest)
+    assert (release["id"], release["labels"], release["digest"]) == (
+        "model-1",
+        ["cat", "dog", "fox"],
+        built.digest,
+    )
     assert rig.viewer.get("/releases/model-1").json() == release
     manifest = rig.viewer.get("/releases/model-1/manifest")
     assert manifest.content == built.blob
@@ -837,12 +879,16 @@ def test_releases_that_no_accepted_key_signed_are_refused_with_the_reason(rig: R
     assert rig.viewer.get("/releases").json() == []
 
 
-def test_a_rollout_is_previewed_started_watched_paused_resumed_and_cancelled(rig: Rig, key: OperatorKey) -> None:
+def test_a_rollout_is_previewed_started_watched_paused_resumed_and_cancelled(
+    rig: Rig, key: OperatorKey
+) -> None:
     rig.enrol("cam-1", "cam-2", "cam-3")
     rig.trust(key)
     release = rig.release(key)
     rig.land("cam-3", "status", 1, online=True, board="OMVH7 1024")
-    preview = rig.operator.post("/rollouts/preview", json={"release": release, "target": "all", "waves": [50, 100]})
+    preview = rig.operator.post(
+        "/rollouts/preview", json={"release": release, "target": "all", "waves": [50, 100]}
+    )
     assert preview.json()["skipped"] == [
         {
             "camera": "cam-3",
@@ -853,7 +899,11 @@ def test_a_rollout_is_previewed_started_watched_paused_resumed_and_cancelled(rig
     assert [len(wave) for wave in preview.json()["waves"]] == [1, 1]
     body = {"release": release, "target": "all", "waves": [50, 100], "settings": {"max_failed": 0}}
     rollout = rig.operator.post("/rollouts", json=body).json()
-    assert (rollout["state"], rollout["waves"], rollout["created_by"]) == ("running", [50, 100], "the-operator")
+    assert (rollout["state"], rollout["waves"], rollout["created_by"]) == (
+        "running",
+        [50, 100],
+        "the-operator",
+    )
     assert rollout["settings"]["max_failed"] == 0
     view = rig.viewer.get(f"/rollouts/{rollout['id']}").json()
     assert sum(view["tally"].values()) == len(view["assignments"]) == 2
@@ -921,9 +971,8 @@ def test_an_address_of_another_machine_is_a_clear_error(rig: Rig) -> None:
 
 def test_it_listens_only_where_it_was_told(server: Server) -> None:
     assert server.host == "127.0.0.1"
-    with socket.socket() as other, pytest.raises(OSError, match="refused"):
-        other.settimeout(2)
-        other.connect(("127.0.0.2", server.port))
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", server.port), timeout=2)
 
 
 def test_idle_connections_are_closed_and_do_not_hold_up_others(rig: Rig) -> None:
@@ -946,7 +995,9 @@ def test_many_readers_and_writers_at_once_are_all_answered(rig: Rig, server: Ser
     headers = {"Authorization": f"Bearer {rig.tokens[ADMIN]}"}
 
     def enrol(number: int) -> int:
-        with httpx.Client(base_url=f"{server.url}/api/v1", headers=headers, trust_env=False, timeout=30) as client:
+        with httpx.Client(
+            base_url=f"{server.url}/api/v1", headers=headers, trust_env=False, timeout=30
+        ) as client:
             created = client.post("/cameras", json={"name": f"cam-{number}"}).status_code
             return created if client.get("/cameras").status_code == 200 else 0
 
@@ -959,7 +1010,10 @@ def test_many_readers_and_writers_at_once_are_all_answered(rig: Rig, server: Ser
 def test_a_request_that_is_no_http_is_refused_without_a_trace(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG), socket.create_connection(("127.0.0.1", server.port), timeout=5) as link:
+    with (
+        caplog.at_level(logging.DEBUG),
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as link,
+    ):
         link.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 not http\r\n\r\n")
         answer = link.recv(4096)
     assert answer.startswith(b"HTTP/1.1 400")
@@ -975,7 +1029,7 @@ def test_every_address_is_in_the_api_document(still_rig: Rig) -> None:
         f"{method} {route.path.removeprefix(PREFIX)}"
         for route in still_rig.app.routes
         if isinstance(route, APIRoute)
-        for method in route.methods
+        for method in route.methods or ()
         if f"`{method} {route.path.removeprefix(PREFIX)}`" not in text
     ]
     assert missing == []
@@ -985,7 +1039,8 @@ def test_every_error_code_is_in_the_api_document() -> None:
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
     def family(kind: type[FleetError]) -> Iterator[str]:
-        yield kind.code
+        if kind.__module__.startswith("fleetd."):
+            yield kind.code
         for child in kind.__subclasses__():
             yield from family(child)
 

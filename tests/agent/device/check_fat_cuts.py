@@ -1,8 +1,8 @@
-"""On MicroPython: cut the power at every step of an update on a FAT volume in flash, then boot again.
+"""On MicroPython: cut the power at every step of updates on a FAT volume in flash, then boot again.
 
 The block device has erase blocks of 4 KB: writing a sector reads its block, erases it and programs it again, and
-the power can go before, between and in the middle of that. Arguments: folder, sector size, stride, release ids
-(old, new) and their content digests.
+the power can go before, between and in the middle of that. Arguments: folder, sector size, stride, and pairs of a
+release id and the digest of its content, which are installed one after the other.
 """
 
 import os
@@ -14,11 +14,11 @@ import update_desk
 from camera_agent import crypto, manifest, regions
 
 folder, sector, stride = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-old, new = (sys.argv[4], sys.argv[5]), (sys.argv[6], sys.argv[7])
+releases = [(sys.argv[n], sys.argv[n + 1]) for n in range(4, len(sys.argv), 2)]
 ERASE = 4096
 
 
-class PowerCut(Exception):
+class PowerCutError(Exception):
     pass
 
 
@@ -47,7 +47,7 @@ class Flash:
                 self.data[first : first + ERASE] = b"\xff" * ERASE
                 if step == 2:
                     self.data[first : first + ERASE // 2] = kept[: ERASE // 2]
-            raise PowerCut
+            raise PowerCutError
         self.data[at : at + len(buf)] = buf
 
     def ioctl(self, op, _arg):
@@ -102,34 +102,39 @@ flash = Flash(192 * 1024)
 vfs.VfsFat.mkfs(flash)
 camera = update_desk.Camera(folder)
 power_on()
-camera.update(old[0], 1)
-if camera.model() != old:
+camera.update(releases[0][0], 1)
+if camera.model() != releases[0]:
     raise SystemExit("the first install failed: %s" % camera.reports)
-before = bytes(flash.data)
-power_on()
-camera.update(new[0], 2)
-total = flash.count
-if camera.model() != new:
-    raise SystemExit("the update failed: %s" % camera.reports)
-unmountable = none = stuck = 0
-for cut in range(1, total + 1, stride):
-    flash.data[:] = before
-    try:
-        power_on(cut)
-        camera.update(new[0], 2)
-    except PowerCut:
-        pass
-    try:
-        power_on()
-    except OSError:
-        unmountable += 1
-        continue
-    if camera.model() not in (old, new):
-        none += 1
-        continue
-    camera.update(new[0], 3)
+cuts = unmountable = none = stuck = 0
+for n in range(1, len(releases)):
+    old, new = releases[n - 1], releases[n]
+    before = bytes(flash.data)
     power_on()
+    camera.update(new[0], 2)
+    total = flash.count
     if camera.model() != new:
-        stuck += 1
-print("cuts", len(range(1, total + 1, stride)), "unmountable", unmountable, "none", none, "stuck", stuck)
+        raise SystemExit("the update failed: %s" % camera.reports)
+    after = bytes(flash.data)
+    for cut in range(1, total + 1, stride):
+        cuts += 1
+        flash.data[:] = before
+        try:
+            power_on(cut)
+            camera.update(new[0], 2)
+        except PowerCutError:
+            pass
+        try:
+            power_on()
+        except OSError:
+            unmountable += 1
+            continue
+        if camera.model() not in (old, new):
+            none += 1
+            continue
+        camera.update(new[0], 3)
+        power_on()
+        if camera.model() != new:
+            stuck += 1
+    flash.data[:] = after
+print("cuts", cuts, "unmountable", unmountable, "none", none, "stuck", stuck)
 sys.exit(1 if unmountable or none or stuck else 0)

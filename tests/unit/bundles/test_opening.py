@@ -261,7 +261,7 @@ def test_a_zip_of_a_hundred_thousand_entries_is_refused_without_listing_them() -
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1024 * 1024
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 5
 
 
 def test_a_zip_larger_than_the_limit_is_not_looked_into(tmp_path: Path) -> None:
