@@ -4,8 +4,8 @@ Nothing here touches the pointer, so whatever happens the model that runs stays 
 
 What a step cannot split: the signature check of the manifest, and at most three blocks of 4 KB written in a row.
 
-RAM BUDGET: the caller's two 4 KB buffers, the signed manifest (at most 8 KB), its parsed form (two to three times
-as much until an encoding is chosen, then mostly dropped), 5.5 KB for inflating.
+RAM BUDGET: the caller's two 4 KB buffers, the signed manifest (at most 8 KB), its parsed form (twice as much until an
+encoding is chosen, then mostly dropped), 5.5 KB for inflating.
 """
 
 from camera_agent import protocol
@@ -81,6 +81,7 @@ class Install:
         self._last_ms = self._reported_ms = job.started_ms
         self._reported_done = 0
         self._blob = None
+        self._has_no_room = False  # for the manifest
         self._content = None  # (size, digest) of what it is to become
         self._encoding = None
         self._unpacker = None
@@ -108,7 +109,10 @@ class Install:
         elif job.digest and digest_of(payload) != job.digest:
             self._tell_once("digest-mismatch", "the manifest is not the desired one")
         else:
-            self._blob = bytes(payload)
+            try:
+                self._blob = bytearray(payload)
+            except MemoryError:  # not for the link to handle
+                self._has_no_room = True
 
     def on_block(self, digest_hex, number, payload):
         """A block of an encoding or of its index."""
@@ -125,6 +129,8 @@ class Install:
     # --- the pieces, in their order: each takes the time and answers whether there is more to do at once --------
 
     def _await_manifest(self, now):
+        if self._has_no_room:
+            raise MemoryError
         if self._blob is not None:
             self._stop_waiting()
             self._next = self._open

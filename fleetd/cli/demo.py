@@ -25,7 +25,7 @@ from fleetd import logs
 from fleetd.app import Daemon
 from fleetd.bundles.signing import OperatorKey
 from fleetd.settings import load_settings
-from fleetd.simulator import assets
+from fleetd.simulator.assets import make_zip
 
 if TYPE_CHECKING:
     from fleetd.simulator.camera import VirtualCamera
@@ -137,7 +137,7 @@ class _Demo:
     def _push(self, model: str, version: str) -> str:
         """Pushes one of our models with fleetctl, as an operator would; the release's id."""
         bundle = self._folder / f"{model}.zip"
-        assets.make_zip(model, bundle)
+        make_zip(model, bundle)
         wish = ["push-model", str(bundle), "--to", "tag=demo", "--version", version, "--yes"]
         self._command(f"fleetctl push-model {bundle.name} --to tag=demo --version {version}")
         state = self._folder / "state"
@@ -157,9 +157,6 @@ class _Demo:
                     raise DemoFailedError(f"pushing {model} took longer than {PUSH_SECONDS} s")
         if fleetctl.returncode != 0:
             raise DemoFailedError(f"fleetctl push-model ended with {fleetctl.returncode}")
-        return self._daemon.ota.releases()[0].id if version == "1" else self._newest()
-
-    def _newest(self) -> str:
         return max(self._daemon.ota.releases(), key=lambda release: (release.epoch, release.sequence)).id
 
     def _online(self) -> int:

@@ -100,7 +100,9 @@ def push_model(
     aim = _aim(session, to, board or [])
     _judge(session, examined, aim, as_json=as_json)
     if dry_run:
-        session.out.warn(f"Dry run: nothing was signed or sent. It would go to {counted(aim.cameras, 'camera')}.")
+        session.out.warn(
+            f"Dry run: nothing was signed or sent. It would go to {counted(aim.cameras, 'camera')}."
+        )
         return
     _check_trusted(session, key_file)
     if not yes:

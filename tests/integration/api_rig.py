@@ -141,6 +141,30 @@ class Rig:
         return httpx.Client(transport=self.transport, base_url=f"{BASE}/api/v1", headers=headers)
 
 
+def upload(manifest: bytes, *encodings: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
+    kind = "application/octet-stream"
+    return [
+        ("manifest", ("m", manifest, kind)),
+        *(("encodings", (f"e{number}", data, kind)) for number, data in enumerate(encodings)),
+    ]
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The error in an answer, which has exactly the one shape."""
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert set(body) == {"error"}
+    error: dict[str, Any] = body["error"]
+    assert set(error) == {"code", "message", "facts"}
+    assert isinstance(error["code"], str)
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert isinstance(error["facts"], dict)
+    assert "Traceback" not in answer.text
+    assert 'File "' not in answer.text
+    return error
+
+
 @contextlib.contextmanager
 def running_rig(folder: Path) -> Iterator[Rig]:
     """A rig, closed at the end."""
