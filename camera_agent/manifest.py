@@ -28,7 +28,9 @@ _INDEX_BLOCKS = 64
 _BOARDS = 32
 _OPS = 128
 _DIMENSIONS = 8
-_SMALL_HEAP = hasattr(gc, "mem_free")  # MicroPython; its json reads buffers, too, and refuses what is not UTF-8
+_SMALL_HEAP = hasattr(
+    gc, "mem_free"
+)  # MicroPython; its json reads buffers, too, and refuses what is not UTF-8
 
 
 class ManifestError(Exception):

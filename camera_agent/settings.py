@@ -10,6 +10,7 @@ RAM BUDGET: 3 KB of code; the file (at most 8 KB) and what json.loads makes of i
 """
 
 import json
+import os
 from binascii import unhexlify
 
 from camera_agent import protocol
@@ -102,14 +103,15 @@ CHANGEABLE = ("publish", "interval_ms", "batch", "batch_ms", "scores", "telemetr
 def load(path):
     """The settings in this file. Raises SettingsError."""
     try:
+        size = os.stat(path)[6]
+        if size > FILE_BYTES:
+            raise SettingsError("config-unreadable", "longer than %d bytes" % FILE_BYTES)
         with open(path) as file:
-            text = file.read(FILE_BYTES + 1)
+            text = file.read(size)
     except OSError:
         raise SettingsError("config-missing", path) from None
     except (ValueError, UnicodeError):
         raise SettingsError("config-unreadable", "not UTF-8 text") from None
-    if len(text) > FILE_BYTES:
-        raise SettingsError("config-unreadable", "longer than %d characters" % FILE_BYTES)
     try:
         found = json.loads(text)
     except ValueError:

@@ -36,6 +36,9 @@ TERMINAL: Final = frozenset(AssignmentState) - OPEN
 HARM: Final = frozenset({REVERTED, FAILED, TIMED_OUT, LOST})  # what a rollout halts on
 UNDONE: Final = HARM | {REJECTED}  # ended without the camera running the release; the offer is withdrawn
 
+CALLED_OFF: Final = "operator-cancelled"  # the camera stopped because we asked it to
+STILL_ASKING: Final = "unknown-release"  # told as failed, but the camera goes on asking for the manifest
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -129,10 +132,13 @@ def advance(watched: Watched, report: UpdateReport) -> Change | None:
         return None
     if state is CONFIRMED and report.digest != watched.content_sha256:
         return None  # it runs something, but not what was sent
-    withdrawn = watched.desired_release != current.release_id
-    if withdrawn and state in (TRANSFERRING, VERIFYING):
-        return None  # said before it heard of the withdrawal; only a trial goes on after that
-    deadline = report.received_at + watched.silence_s if state in BUSY else None
+    if watched.desired_release != current.release_id and _follows_withdrawal(state, report.reason):
+        return None
+    if state is FAILED and report.reason == STILL_ASKING:
+        if current.state not in (TRANSFERRING, VERIFYING):
+            return None
+        state = OFFERED
+    deadline = report.received_at + watched.silence_s if state in OPEN else None
     if may_follow(current.state, state):
         blocks = _progress(report) if state is TRANSFERRING else None
         return Change(state, report.reason, report.detail, blocks, deadline)
@@ -216,6 +222,13 @@ def _generation_fits(watched: Watched, generation: int | None) -> bool:
     if offered is None or generation is None:
         return False
     return offered <= generation <= watched.desired_generation
+
+
+def _follows_withdrawal(state: AssignmentState, reason: str | None) -> bool:
+    """What a camera says before it hears that the offer was taken back, or because it did: nothing new to us.
+    Only a trial may go on after that, and come to its own end.
+    """
+    return state in (TRANSFERRING, VERIFYING) or (state in (FAILED, REVERTED) and reason == CALLED_OFF)
 
 
 def _progress(report: UpdateReport) -> tuple[int, int] | None:

@@ -26,7 +26,12 @@ SIGNER = Signer()
 
 
 def model_release(
-    release: str, sequence: int = 1, *, labels: Iterable[str] = LABELS, text: bytes | None = None, **model: Any
+    release: str,
+    sequence: int = 1,
+    *,
+    labels: Iterable[str] = LABELS,
+    text: bytes | None = None,
+    **model: Any,
 ) -> Release:
     """A signed release whose model behaves as said; `text` replaces labels.txt."""
     behaviour = {"outputs": 3, "scores": [0.1, 0.8, 0.1], "ms": 40, **model}

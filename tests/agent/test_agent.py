@@ -46,7 +46,12 @@ def test_a_camera_says_that_it_started_what_it_is_and_what_its_led_shows() -> No
     )
     assert status["release"] is None
     assert status["problems"] == ["no-model"]
-    assert status["storage"] == {"backend": "flash", "free": 1_000_000, "total": 4_000_000, "slot_bytes": 65536}
+    assert status["storage"] == {
+        "backend": "flash",
+        "free": 1_000_000,
+        "total": 4_000_000,
+        "slot_bytes": 65536,
+    }
     assert status["network"] == {"kind": "wifi", "ip": "10.0.0.7", "rssi": -61, "reconnects": 0}
     assert "watchdog" in status["capabilities"]
     assert bench.sent("led")[-1]["reason"] == "no-model"
@@ -486,7 +491,9 @@ def test_settings_that_appear_later_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("debug", "restart"), [(False, True), (True, False)])
-def test_ctrl_c_restarts_the_camera_unless_it_is_a_developers(debug: bool, restart: bool, tmp_path: Path) -> None:
+def test_ctrl_c_restarts_the_camera_unless_it_is_a_developers(
+    debug: bool, restart: bool, tmp_path: Path
+) -> None:
     hal = CoreHal(folder=tmp_path)
     put_config(hal, debug=debug)
     after(hal, 5, interrupt)
@@ -616,7 +623,9 @@ def test_many_different_failures_need_no_more_memory_than_a_few() -> None:
 
 def test_an_endless_message_is_cut_to_what_travels() -> None:
     told: list[dict[str, Any]] = []
-    Trouble(CoreHal(), lambda _channel, body: told.append(body)).report("vision", raised("x" * 10_000 + "\x00end"))
+    Trouble(CoreHal(), lambda _channel, body: told.append(body)).report(
+        "vision", raised("x" * 10_000 + "\x00end")
+    )
     assert len(told[0]["text"]) <= 2000
     assert told[0]["text"].rstrip().endswith("end")
     assert "\x00" not in told[0]["text"]

@@ -119,7 +119,9 @@ class MicroSocket:
         return answer
 
 
-@pytest.mark.parametrize("nothing", [None, OSError(11), OSError(110), OSError(116), TimeoutError("timed out")])
+@pytest.mark.parametrize(
+    "nothing", [None, OSError(11), OSError(110), OSError(116), TimeoutError("timed out")]
+)
 def test_every_way_of_saying_nothing_there_is_understood(nothing: object) -> None:
     sock = MicroSocket(nothing, 7)
     stream = sockets.Stream(sock, 1000, Ticks())
@@ -279,7 +281,9 @@ def test_without_wifi_in_the_settings_ethernet_is_used(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("network", [None, Network()])
-def test_a_board_without_any_way_out_says_so(monkeypatch: pytest.MonkeyPatch, network: Network | None) -> None:
+def test_a_board_without_any_way_out_says_so(
+    monkeypatch: pytest.MonkeyPatch, network: Network | None
+) -> None:
     joining = Joining(monkeypatch, network)
     assert not joining.run(60)
     assert joining.net.error
@@ -350,7 +354,9 @@ def test_new_firmware_is_driven_through_the_class(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("csi_alias", [False, True])
-def test_old_firmware_is_driven_through_the_functions(monkeypatch: pytest.MonkeyPatch, csi_alias: bool) -> None:
+def test_old_firmware_is_driven_through_the_functions(
+    monkeypatch: pytest.MonkeyPatch, csi_alias: bool
+) -> None:
     sensor = old_firmware(monkeypatch, csi_alias=csi_alias)
     look = Look()
     look.eye.prepare(96, 96, 1)
@@ -443,7 +449,12 @@ class Content:
 
 FILES = [
     {"path": "labels.txt", "offset": 3, "size": 10, "sha256": ""},
-    {"path": "trained.tflite", "offset": len(PREFIX), "size": len(MODEL), "sha256": hashlib.sha256(MODEL).hexdigest()},
+    {
+        "path": "trained.tflite",
+        "offset": len(PREFIX),
+        "size": len(MODEL),
+        "sha256": hashlib.sha256(MODEL).hexdigest(),
+    },
 ]
 
 
@@ -513,7 +524,9 @@ def test_where_romfs_can_be_mounted_the_model_is_used_in_one_buffer(
     assert firmware.mounted == {}
 
 
-def test_loading_over_a_mount_that_was_left_behind_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_loading_over_a_mount_that_was_left_behind_works(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     firmware = Firmware(monkeypatch, romfs=True)
     firmware.mounted[models.MOUNT] = memoryview(b"old")
     load(tmp_path)
@@ -551,7 +564,9 @@ def test_a_file_that_is_already_right_is_not_written_again(
 
 
 @pytest.mark.parametrize("wrong", [b"", b"x" * len(MODEL), MODEL + b"x", MODEL[:-1]])
-def test_a_file_that_is_wrong_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: bytes) -> None:
+def test_a_file_that_is_wrong_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: bytes
+) -> None:
     firmware = Firmware(monkeypatch, romfs=False)
     (tmp_path / "run_a.tflite").write_bytes(wrong)
     load(tmp_path)
@@ -645,14 +660,24 @@ def test_a_release_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch, t
         ({"PWRON_RESET": 1, "WDT_RESET": 3, "SOFT_RESET": 5}, 4, "deepsleep"),
         ({"PWRON_RESET": 1, "WDT_RESET": 3, "SOFT_RESET": 5}, 5, "soft"),
         # STM32
-        ({"SOFT_RESET": 0, "PWRON_RESET": 1, "HARD_RESET": 2, "WDT_RESET": 3, "DEEPSLEEP_RESET": 4}, 0, "soft"),
-        ({"SOFT_RESET": 0, "PWRON_RESET": 1, "HARD_RESET": 2, "WDT_RESET": 3, "DEEPSLEEP_RESET": 4}, 2, "hard"),
+        (
+            {"SOFT_RESET": 0, "PWRON_RESET": 1, "HARD_RESET": 2, "WDT_RESET": 3, "DEEPSLEEP_RESET": 4},
+            0,
+            "soft",
+        ),
+        (
+            {"SOFT_RESET": 0, "PWRON_RESET": 1, "HARD_RESET": 2, "WDT_RESET": 3, "DEEPSLEEP_RESET": 4},
+            2,
+            "hard",
+        ),
         # AE3 always says 0
         ({}, 0, "unknown"),
         ({"SOFT_RESET": 0, "PWRON_RESET": 1}, 77, "unknown"),
     ],
 )
-def test_reset_causes_of_every_port_become_the_contracts_words(names: dict[str, int], cause: int, word: str) -> None:
+def test_reset_causes_of_every_port_become_the_contracts_words(
+    names: dict[str, int], cause: int, word: str
+) -> None:
     assert hal.reset_word(SimpleNamespace(reset_cause=lambda: cause, **names)) == word
 
 

@@ -132,7 +132,9 @@ def test_showing_the_same_state_again_does_not_restart_its_pattern() -> None:
 
 def meanings(path: Path) -> dict[str, tuple[str, str, str]]:
     """state -> colour, pattern, meaning: the table with its comments."""
-    rows = re.findall(r'^    "([a-z-]+)": \("([a-z]+)", "([a-z-]+)"\),  # (.+)$', path.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r'^    "([a-z-]+)": \("([a-z]+)", "([a-z-]+)"\),  # (.+)$', path.read_text(), re.MULTILINE
+    )
     return {state: (color, pattern, meaning) for state, color, pattern, meaning in rows}
 
 

@@ -596,6 +596,20 @@ def test_what_is_wanted_is_subscribed_again_after_a_reconnect(connected: Camera)
     assert set(connected.broker.subscribed) == {DOWN + b"#", DAEMON} | {blob(n) for n in range(1, 6)}
 
 
+def test_what_was_given_up_just_before_a_loss_is_not_unsubscribed_on_the_new_connection(
+    connected: Camera,
+) -> None:
+    connected.link.want(blob(0))
+    connected.settle()
+    connected.link.unwant(blob(0))
+    connected.hal.network = False
+    connected.link.step()
+    connected.hal.network = True
+    connected.run(2)
+    assert connected.link.connected
+    assert [asked for asked, _ in connected.broker.asked] == ["subscribe", "subscribe"]
+
+
 def test_what_was_wanted_before_the_first_connection_is_subscribed(camera: Camera) -> None:
     camera.link.want(blob(0))
     camera.connect()

@@ -219,14 +219,27 @@ def test_without_receipt_a_message_is_repeated_after_30_s_doubling_to_300_s() ->
     box = Box()
     box.put()
     box.publish()
-    waits = []
-    for _ in range(6):
-        seconds = 0
-        while box.publish() is None:
-            box.wait(1)
-            seconds += 1
-        waits.append(seconds)
-    assert waits == [30, 60, 120, 240, 300, 300]
+    assert [seconds_until_repeated(box) for _ in range(6)] == [30, 60, 120, 240, 300, 300]
+
+
+def seconds_until_repeated(box: Box) -> int:
+    for seconds in range(1000):
+        if box.publish() is not None:
+            return seconds
+        box.wait(1)
+    raise AssertionError("it is never repeated")
+
+
+def test_a_reconnect_and_a_new_fleetd_start_the_doubling_anew() -> None:
+    box = Box()
+    box.put()
+    box.publish()
+    assert [seconds_until_repeated(box) for _ in range(2)] == [30, 60]
+    box.outbox.connection_lost()
+    box.publish()
+    assert [seconds_until_repeated(box) for _ in range(2)] == [30, 60]
+    box.outbox.repeat(box.hal.now)
+    assert [seconds_until_repeated(box) for _ in range(3)] == [0, 30, 60]
 
 
 def test_nothing_is_repeated_while_fleetd_is_not_known_to_be_there() -> None:
@@ -258,6 +271,15 @@ def test_a_new_instance_never_delays_what_is_due_sooner() -> None:
     box.outbox.repeat(box.hal.now + 5000)
     box.wait(1)
     assert box.send().seq == 1
+
+
+def test_fleetd_back_from_an_absence_hastens_nothing() -> None:
+    box = Box()
+    box.put()
+    box.publish()
+    assert [seconds_until_repeated(box) for _ in range(3)] == [30, 60, 120]
+    box.outbox.postpone(box.hal.now + 30_000)
+    assert seconds_until_repeated(box) == 240
 
 
 def test_fleetd_back_from_an_absence_gets_time_to_read_its_backlog() -> None:

@@ -140,7 +140,11 @@ def test_unknown_fields_are_reported_and_do_no_harm() -> None:
     assert settings.check({**LEAST, "zoom": 2, "colour": "red"})["ignored"] == ["colour", "zoom"]
 
 
-@given(st.dictionaries(st.sampled_from(sorted(settings.FIELDS)), st.none() | st.booleans() | st.integers() | st.text()))
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(settings.FIELDS)), st.none() | st.booleans() | st.integers() | st.text()
+    )
+)
 def test_no_value_of_any_type_gets_past_unchecked(changes: dict[str, Any]) -> None:
     try:
         found = settings.check({**LEAST, **changes})
@@ -165,5 +169,11 @@ def test_the_document_explains_every_field_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| ([^|]+?) \|", document, re.MULTILINE))
     for name, (_check, default) in settings.FIELDS.items():
         assert name in rows, f"docs/cameras.md does not explain {name}"
-        shown = "required" if name in settings.REQUIRED else json.dumps(default).replace("null", "none").strip('"')
-        assert rows[name].replace(" ", "").replace(",", "") == shown, f"{name}: {rows[name]} instead of {shown}"
+        shown = (
+            "required"
+            if name in settings.REQUIRED
+            else json.dumps(default).replace("null", "none").strip('"')
+        )
+        assert rows[name].replace(" ", "").replace(",", "") == shown, (
+            f"{name}: {rows[name]} instead of {shown}"
+        )

@@ -881,7 +881,7 @@ def test_micropython_updates_over_files_in_a_camera_sized_heap(
         unsigned(make_release(SIGNER, "unsigned", new, 2)),
         make_release(SIGNER, "truncated", weights(50_000, 4), 2),
     ]
-    assert len(releases[0].blob) > 8000, "as long as a manifest may be"
+    assert len(releases[0].blob) > 7900, "as long as a manifest may be"
     broker, storage = tmp_path / "broker", tmp_path / "storage"
     broker.mkdir()
     storage.mkdir()

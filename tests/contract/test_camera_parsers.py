@@ -106,6 +106,7 @@ def test_what_fleetd_can_mean_the_camera_accepts(case: tuple[str, Any]) -> None:
         b"9" * 4096,
         b'{"generation":' + b"9" * 4000 + b',"release":null}',
         b'{"generation":1,"release":null}' + b" " * 4096,
+        b'{"generation":1,"release":null,"config":{"a":[' + b"[]," * 1000 + b"0]}}",
     ],
 )
 @pytest.mark.parametrize("name", sorted(PARSERS))

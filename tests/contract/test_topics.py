@@ -1,5 +1,6 @@
 """Topics are built and read alike by fleetd and by the camera."""
 
+import re
 from typing import Any
 
 import pytest
@@ -127,8 +128,12 @@ def test_the_camera_builds_the_topics_that_fleetd_reads(
     assert {wire: parse_topic(wire.decode(), prefix) for wire in built} == built
 
 
-@given(st.text(max_size=80) | CAMERA_ID | RELEASE_ID | DIGEST | PREFIX)
+@given(st.text(max_size=80) | CAMERA_ID | RELEASE_ID | DIGEST | PREFIX | TAIL)
+@example("a/b/c/d/e")
+@example("fleet/v1\n")
+@example("cam-07\n")
 def test_both_sides_allow_the_same_names(text: str) -> None:
+    assert protocol.is_prefix(text) == (re.fullmatch(topics.PREFIX, text) is not None)
     assert protocol.is_camera_id(text) == ids.is_camera_id(text)
     assert protocol.is_release_id(text) == ids.is_release_id(text)
 

@@ -239,6 +239,25 @@ def test_what_was_said_before_the_offer_was_taken_back_does_not_revive_it() -> N
     assert advance(withdrawn, report("confirmed")) == Change(CONFIRMED)
 
 
+@pytest.mark.parametrize("said", ["failed", "reverted"])
+def test_a_camera_that_stopped_because_it_was_asked_to_has_not_failed(said: str) -> None:
+    withdrawn = watched(PENDING, desired_generation=4, desired_release=None, deadline_at=None)
+    assert advance(withdrawn, report(said, reason="operator-cancelled")) is None
+    change = advance(withdrawn, report(said, reason="trial-hung"))
+    assert change is not None
+    assert change.state == said
+
+
+def test_a_camera_that_still_asks_for_the_manifest_has_not_failed() -> None:
+    """The broker forgot it; it is published again, and the camera goes on by itself."""
+    said = report("failed", reason="unknown-release")
+    change = advance(watched(TRANSFERRING), said)
+    assert change == Change(OFFERED, "unknown-release", deadline_at=NOW + 1 + SILENCE)
+    for state in (PENDING, OFFERED, TRIAL):
+        assert advance(watched(state), said) is None
+    assert advance(watched(PENDING, desired_release=None), said) is None
+
+
 @pytest.mark.parametrize("state", sorted(OPEN))
 def test_a_status_that_names_the_confirmed_release_is_success(state: AssignmentState) -> None:
     """(c) The report of the confirmation got lost; the camera's status says it as well."""
@@ -361,7 +380,7 @@ REPORTS = st.builds(
     generation=st.integers(1, 5),
     release_id=st.sampled_from(["model-5", "model-4"]),
     digest=st.sampled_from([RIGHT, WRONG, None]),
-    reason=st.sampled_from([None, "trial-crashed"]),
+    reason=st.sampled_from([None, "trial-crashed", "operator-cancelled", "unknown-release"]),
     blocks_done=st.integers(0, 9) | st.none(),
     blocks_total=st.just(9) | st.none(),
 )
@@ -374,7 +393,7 @@ def test_any_report_in_any_state_is_legal_and_idempotent(state: AssignmentState,
     if change is None:
         return
     assert change.state is state or may_follow(state, change.state)
-    assert (change.deadline_at is not None) == (change.state in BUSY)
+    assert (change.deadline_at is not None) == (change.state in OPEN)
     if change.state is CONFIRMED:
         assert (said.digest, said.release_id, said.generation) == (RIGHT, "model-5", 3)
     assert advance(changed(before, change), said) is None
@@ -416,6 +435,14 @@ class AnyHistory(RuleBasedStateMachine):
         said = replace(said, received_at=self.now)
         self.seen.append(said)
         self.hear(said)
+
+    @rule(
+        said=st.sampled_from(REPORTED),
+        reason=st.sampled_from([None, "trial-crashed", "operator-cancelled", "unknown-release"]),
+        boot=st.sampled_from([BOOT, NEW_BOOT]),
+    )
+    def camera_speaks_of_its_offer(self, said: str, reason: str | None, boot: str) -> None:
+        self.report_arrives(report(said, reason=reason, boot=boot, received_at=self.now))
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data())
@@ -500,6 +527,11 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def success_is_earned(self) -> None:
         assert self.part.assignment.state is not CONFIRMED or self.earned
+
+    @invariant()
+    def what_is_under_way_is_asked_for(self) -> None:
+        under_way = self.part.assignment.state in (OFFERED, TRANSFERRING, VERIFYING)
+        assert not under_way or self.part.desired_release == "model-5"
 
     @invariant()
     def a_busy_camera_has_a_deadline_and_an_ended_one_has_none(self) -> None:

@@ -20,9 +20,7 @@ def test_ranges_hold_exactly_what_was_added(numbers: list[int]) -> None:
     assert len(ranges) == len(model)
     assert [n for n in range(70) if n in ranges] == sorted(model)
     pairs = ranges.pairs()
-    assert all(a[1] + 1 < b[0] for a, b in pairwise(pairs)), (
-        "sorted, disjoint, not adjacent"
-    )
+    assert all(a[1] + 1 < b[0] for a, b in pairwise(pairs)), "sorted, disjoint, not adjacent"
 
 
 @given(NUMBERS)
