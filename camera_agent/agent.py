@@ -37,9 +37,10 @@ IDLE_MS = 5  # sleep when no part has anything to do
 _UPDATER_MS = 20  # a turn of the updater, so that frames come in time
 _LOOK_MS = 500  # between two comparisons of the status
 _STRIKES = 100  # exceptions in a row from one part, then the camera restarts
-_FRESH_HEAP_MS = 10_000  # for the messages about it to leave
+_FRESH_HEAP_MS = 5000  # for the messages about it to leave
 _WORDS_MS = 5000  # for the last words of an agent that failed
 _ASK_MS = 10_000  # between two looks for a config.json
+_AWAY_MS = 60_000  # between two events about lost connections; each is counted in telemetry
 _PROBLEM_CHARS = 64
 
 
@@ -64,6 +65,9 @@ class Agent:
         self._look_at = 0
         self._telemetry_at = 0
         self._refused = []  # names in the desired config that were refused
+        self._fresh_heap_at = None  # when the camera restarts for one
+        self._lost_at = None  # when the connection was lost
+        self._away_told_at = -_AWAY_MS
 
     def start(self):
         """Open storage, decide which model to use, say that the camera has started. May take some seconds, and at
@@ -204,6 +208,7 @@ class Agent:
         if now >= self._look_at:
             self._look_at = now + _LOOK_MS
             self._tell_changes()
+            self._note_absence(now)
             self._consider_restart(now)
 
     def _choose_led(self):
@@ -242,6 +247,19 @@ class Agent:
                 self.link.publish_status()
             self._told = now_true
 
+    def _note_absence(self, now):
+        """An event when the connection is back after it was lost."""
+        link = self.link
+        if not link.connected:
+            if self._lost_at is None and link.connects:
+                self._lost_at = now
+        elif self._lost_at is not None:
+            if now - self._away_told_at >= _AWAY_MS:
+                self._away_told_at = now
+                text = "%s; away for %d s" % (link.last_error, (now - self._lost_at) // 1000)
+                self.outbox.put("event", {"kind": "connection-lost", "text": text})
+            self._lost_at = None
+
     def _send_telemetry(self, now):
         hal = self.hal
         body = self.vision.telemetry()
@@ -260,14 +278,14 @@ class Agent:
 
     def _consider_restart(self, now):
         commands = self.commands
-        vision = self.vision
-        if commands.restart_at is None:
-            # A model that does not fit any more, although one was loaded in this boot: the heap is in pieces.
-            if vision.failure == "out-of-memory" and vision.has_loaded and not self._is_on_trial():
-                commands.restart_at = now + _FRESH_HEAP_MS
-                self.outbox.put("event", {"kind": "restart", "text": "for an unfragmented heap"})
-        elif now >= commands.restart_at or 0 < commands.restart_reply < self.outbox.low:
-            self.is_over = True
+        if commands.restart_at is not None:
+            if now >= commands.restart_at or 0 < commands.restart_reply < self.outbox.low:
+                self.is_over = True
+        elif self._fresh_heap_at is not None:
+            self.is_over = now >= self._fresh_heap_at or len(self.outbox) == 0
+        elif self.vision.wants_fresh_heap:
+            self._fresh_heap_at = now + _FRESH_HEAP_MS
+            self.outbox.put("event", {"kind": "restart", "text": "a model needs memory in one piece"})
 
 
 def run(hal):

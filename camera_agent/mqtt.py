@@ -80,9 +80,10 @@ class Client:
         self.on_answered = None
         self.oversize = 0  # packets drained because they did not fit
         self.strays = 0  # PUBACKs for nothing we sent
-        self._forget()
+        self.abandon()
 
-    def _forget(self):
+    def abandon(self):
+        """Forgets the stream without a word: after an error, or to make the broker publish the will."""
         self._stream = None
         self._start = 0  # buf[start:end] is read, but not handled
         self._end = 0
@@ -97,44 +98,22 @@ class Client:
 
     def start(self, stream, now, client_id, user=None, password=None, will_topic=None, will_payload=b""):
         """Sends CONNECT (clean session; the will is retained, QoS 1). Raises MqttError."""
-        self._forget()
+        self.abandon()
         self._stream = stream
         self._started = self._received = self._sent = self._checked = self._drained = now
-        fields = [client_id]
-        flags = 0x02
-        if will_topic is not None:
-            flags |= 0x2C
-            fields += [will_topic, will_payload]
-        if user is not None:
-            flags |= 0x80
-            fields.append(user)
-            if password is not None:
-                flags |= 0x40
-                fields.append(password)
-        fields = [field.encode() if type(field) is str else field for field in fields]
-        out = self._out
-        out.begin(0x10, 10 + sum([2 + len(field) for field in fields]))
-        out.add(b"\x00\x04MQTT\x04")
-        out.add_byte(flags)
-        out.add_u16(self._keepalive_s)
-        for field in fields:
-            out.add_field(field)
+        self._out.add_connect(client_id, user, password, will_topic, will_payload, self._keepalive_s)
         self._flush(now)
 
     def stop(self):
         """Sends DISCONNECT, after which the broker forgets the will. The caller closes the stream."""
         stream = self._stream
         connected = self.connected
-        self._forget()
+        self.abandon()
         if stream is not None and connected:
             try:
                 stream.write(_DISCONNECT_PACKET)
             except OSError:
                 pass  # it is gone already, which is what was asked for
-
-    def abandon(self):
-        """Forgets the stream without a word: after an error, or to make the broker publish the will."""
-        self._forget()
 
     # --- sending ----------------------------------------------------------------------------------------
 
@@ -153,14 +132,8 @@ class Client:
         out = self._out
         packet_id = self._new_id() if qos else 0
         size = len(payload)
-        out.begin(
-            0x30 | (0x02 if qos else 0) | (0x01 if retain else 0),
-            2 + len(topic) + (2 if qos else 0) + size,
-            size,
-        )
-        out.add_field(topic)
+        out.add_publish(topic, size, qos, retain, packet_id)
         if qos:
-            out.add_u16(packet_id)
             self._flight[packet_id] = now
         room = out.room()
         if size <= room:
@@ -182,21 +155,13 @@ class Client:
         dropped = added = 0
         if drop:
             dropped = self._new_id()
-            out.begin(0xA2, 2 + sum([2 + len(topic) for topic in drop]))
-            out.add_u16(dropped)
-            for topic in drop:
-                out.add_field(topic)
+            out.add_unsubscribe(dropped, drop)
             self._asked[dropped] = (now, _UNSUBACK, len(drop))
         if add:
-            size = 2 + sum([3 + len(topic) for topic, _ in add])
-            if dropped and 5 + size > out.room():
+            if dropped and 5 + packets.subscribe_bytes(add) > out.room():
                 self._flush(now)
             added = self._new_id()
-            out.begin(0x82, size)
-            out.add_u16(added)
-            for topic, qos in add:
-                out.add_field(topic)
-                out.add_byte(qos)
+            out.add_subscribe(added, add)
             self._asked[added] = (now, _SUBACK, len(add))
         if dropped or added:
             self._flush(now)
@@ -362,8 +327,7 @@ class Client:
     def _acknowledge(self, id_at, now):
         if not self._u16(id_at):
             raise MqttError("malformed")
-        self._out.begin(_PUBACK, 2)
-        self._out.add_u16(self._u16(id_at))
+        self._out.add_puback(self._u16(id_at))
         self._flush(now)
 
     def _on_puback(self, at):

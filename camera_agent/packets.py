@@ -57,3 +57,59 @@ class Writer:
         """A string of MQTT: its length in two bytes, then the bytes."""
         self.add_u16(len(data))
         self.add(data)
+
+    # --- whole packets ----------------------------------------------------------------------------------
+
+    def add_connect(self, client_id, user, password, will_topic, will_payload, keepalive_s):
+        """CONNECT with a clean session; the will is retained, QoS 1. None leaves out user, password or will."""
+        fields = [client_id]
+        flags = 0x02
+        if will_topic is not None:
+            flags |= 0x2C
+            fields += [will_topic, will_payload]
+        if user is not None:
+            flags |= 0x80
+            fields.append(user)
+            if password is not None:
+                flags |= 0x40
+                fields.append(password)
+        fields = [field.encode() if type(field) is str else field for field in fields]
+        self.begin(0x10, 10 + sum([2 + len(field) for field in fields]))
+        self.add(b"\x00\x04MQTT\x04")
+        self.add_byte(flags)
+        self.add_u16(keepalive_s)
+        for field in fields:
+            self.add_field(field)
+
+    def add_publish(self, topic, size, qos, retain, packet_id):
+        """PUBLISH up to its payload of `size` bytes, which may be added or go another way."""
+        first = 0x30 | (0x02 if qos else 0) | (0x01 if retain else 0)
+        self.begin(first, 2 + len(topic) + (2 if qos else 0) + size, size)
+        self.add_field(topic)
+        if qos:
+            self.add_u16(packet_id)
+
+    def add_puback(self, packet_id):
+        """PUBACK."""
+        self.begin(0x40, 2)
+        self.add_u16(packet_id)
+
+    def add_unsubscribe(self, packet_id, topics):
+        """UNSUBSCRIBE."""
+        self.begin(0xA2, 2 + sum([2 + len(topic) for topic in topics]))
+        self.add_u16(packet_id)
+        for topic in topics:
+            self.add_field(topic)
+
+    def add_subscribe(self, packet_id, topics):
+        """SUBSCRIBE to a list of (topic, qos)."""
+        self.begin(0x82, subscribe_bytes(topics))
+        self.add_u16(packet_id)
+        for topic, qos in topics:
+            self.add_field(topic)
+            self.add_byte(qos)
+
+
+def subscribe_bytes(topics):
+    """How long a SUBSCRIBE to these (topic, qos) is, without its first byte and length."""
+    return 2 + sum([3 + len(topic) for topic, _ in topics])

@@ -92,7 +92,7 @@ class ContentCheck:
             self._hash.update(self._view[:n])
             self._at += n
         if not n or self._at == self._content.size:
-            self.ok = self._at == self._content.size and crypto.hexed(self._hash.digest()) == self._digest
+            self.ok = crypto.hexed(self._hash.digest()) == self._digest
         return self.ok is None
 
 
@@ -221,7 +221,7 @@ class Slots:
         return Content(self._region(self.spare), size)
 
     def finish(self, blob):
-        """Make the spare slot valid: the manifest's tail first, the sector with the header last."""
+        """Make the spare slot valid, after sync_content(): the manifest's tail, then the block with the header."""
         region = self._region(self.spare)
         head = struct.pack(_SLOT_HEADER, _SLOT_MAGIC, len(blob), crc32(blob), 0)
         first = BLOCK - len(head)
@@ -230,7 +230,7 @@ class Slots:
         for start in range(first, len(blob), BLOCK):
             _fill(block, view[start : start + BLOCK])
             region.write(len(head) + start, block)
-        region.sync()
+            region.sync()
         _fill(block, head)
         block[len(head) : len(head) + min(first, len(blob))] = view[:first]
         region.write(0, block)

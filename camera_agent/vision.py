@@ -13,7 +13,8 @@ With `publish` "on_change" only frames with another label than the one before ar
 
 What goes wrong stays here: a sensor that fails is set up again after 1 s, doubling to 60 s; a model that cannot be
 loaded or raises is reported and, when it is on trial, given back; otherwise it is loaded again after 5 s, doubling
-to 10 minutes.
+to 10 minutes. A heap that has been in use is in pieces: a model that does not fit there, although it was not the
+one that this boot began with, asks for a restart (`wants_fresh_heap`) and gets another chance after it.
 
 RAM BUDGET: labels (at most 17 KB for 256 of the longest), at most RESULTS_PER_MESSAGE small dicts, 64 integers.
 """
@@ -76,6 +77,8 @@ class Vision:
         self._put = put
         self._report = report
         self._choice = None
+        self._boot_choice = None  # the one that found the heap unused
+        self._has_begun = False
         self._model = None
         self._labels = []
         self._raised = 0  # exceptions of the model in a row
@@ -91,7 +94,7 @@ class Vision:
         self._last_at = 0
         self.failure = None  # why the chosen model is not in use, as a reason word
         self.frames = 0
-        self.has_loaded = False  # whether any model was in use since the start
+        self.wants_fresh_heap = False
         self._period_at = hal.ticks_ms()
         self._period_frames = 0
         self._times = []
@@ -140,6 +143,9 @@ class Vision:
         """Change the model if the updater has another one; take a frame when one is due."""
         now = self._hal.ticks_ms()
         choice = self._updater.model_to_use()
+        if not self._has_begun:
+            self._has_begun = True
+            self._boot_choice = choice
         if choice is not self._choice:
             self._use(choice)
         elif choice is not None and self._model is None and now >= self._load_at:
@@ -214,7 +220,6 @@ class Vision:
             self._labels = labels
             self._raised = 0
             self.failure = None
-            self.has_loaded = True
 
     def _give_up(self, error, reason, detail):
         """The model cannot be used now."""
@@ -223,7 +228,10 @@ class Vision:
         self.failure = reason
         self._load_at = self._hal.ticks_ms() + self._load_retry_ms
         self._load_retry_ms = min(2 * self._load_retry_ms, _LOAD_RETRY_MAX_MS)
-        if not self._updater.trial_failed(reason, detail):
+        if reason == "out-of-memory" and self._choice is not self._boot_choice:
+            self.wants_fresh_heap = True
+            self._report("model", error)
+        elif not self._updater.trial_failed(reason, detail):
             self._report("model", error)
 
     # --- a frame ------------------------------------------------------------------------------------------

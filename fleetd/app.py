@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -221,8 +221,8 @@ class Daemon:
         self.delivery.broker_connected(secrets.token_hex(8))
         self._wake_delivery()
 
-    def _receive(self, inbound: Inbound) -> None:
-        self.ingest.receive(inbound)
+    def _receive(self, batch: Sequence[Inbound]) -> None:
+        self.ingest.receive(batch)
 
     def _landed(self, landed: Landed) -> None:
         if landed.updates and self._jobs is not None:

@@ -10,7 +10,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
@@ -19,6 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from fleetd.buffered import BufferedClient, Published, supported
 from fleetd.errors import BrokerError
 from fleetd.logs import get_logger
 from fleetd.ports import Inbound
@@ -48,12 +49,13 @@ class BrokerLink:
         port: int,
         client_id: str,
         subscribe: str,
-        receive: Callable[[Inbound], None],
+        receive: Callable[[Sequence[Inbound]], None],
         connected: Callable[[bool], None] = lambda _session_present: None,
         will: tuple[str, bytes] | None = None,
         username: str | None = None,
         password: str | None = None,
         version: Literal["5.0", "3.1.1"] = "5.0",
+        buffered: bool = True,
     ) -> None:
         self._host, self._port = host, port
         self._client_id = client_id
@@ -70,6 +72,11 @@ class BrokerLink:
         self._broken = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="broker-link", daemon=True)
+        self._kind: type[mqtt.Client] = BufferedClient if buffered and supported() else mqtt.Client
+        if buffered and self._kind is mqtt.Client:
+            log.warning(
+                "paho_not_buffered", note="this version of paho is read message by message, which is slower"
+            )
         self._worked = False  # the present connection got as far as our subscription
         self._session_present = False
         self.connects = 0
@@ -112,16 +119,19 @@ class BrokerLink:
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
-    def acknowledge(self, batch: Iterable[Inbound]) -> None:
+    def acknowledge(self, batch: Sequence[Inbound]) -> None:
         """Sends PUBACKs in order of arrival. Messages of an earlier connection are skipped: their
         packet ids mean nothing any more, and the broker repeats them anyway.
         """
         current = self._client
         if current is None:
             return
-        for inbound in batch:
-            if inbound.mid and inbound.connection is current:
-                current.ack(inbound.mid, 1)
+        mids = [inbound.mid for inbound in batch if inbound.mid and inbound.connection is current]
+        if isinstance(current, BufferedClient):
+            current.acknowledge_all(mids)
+        else:
+            for mid in mids:
+                current.ack(mid, 1)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """Queues a message at QoS 1. `flush` tells when the broker has it."""
@@ -220,7 +230,7 @@ class BrokerLink:
 
     def _new_client(self) -> mqtt.Client:
         v5 = self._protocol == MQTTProtocolVersion.MQTTv5
-        client = mqtt.Client(
+        client = self._kind(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=None if v5 else False,
@@ -238,6 +248,8 @@ class BrokerLink:
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
+        if isinstance(client, BufferedClient):
+            client.on_batch = self._on_batch
         return client
 
     def _on_connect(
@@ -281,4 +293,21 @@ class BrokerLink:
         except UnicodeDecodeError:
             topic = ""
         mid = message.mid if message.qos else 0
-        self._receive(Inbound(topic, bytes(message.payload), message.retain, time.time(), client, mid))
+        self._receive([Inbound(topic, bytes(message.payload), message.retain, time.time(), client, mid)])
+
+    def _on_batch(self, client: BufferedClient, batch: Sequence[Published]) -> None:
+        now = time.time()
+        self._receive(
+            [
+                Inbound(_text(topic), payload, retained, now, client, mid)
+                for topic, payload, retained, mid in batch
+            ]
+        )
+
+
+def _text(topic: bytes) -> str:
+    """A topic as text; one that is no UTF-8 is nobody's."""
+    try:
+        return topic.decode()
+    except UnicodeDecodeError:
+        return ""

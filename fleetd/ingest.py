@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from pydantic import ValidationError
 
@@ -63,15 +64,19 @@ class Inbox:
         """Whether the inbox takes nothing any more."""
         return self._closed
 
-    def put(self, item: Inbound) -> bool:
-        """Adds a message, waiting for room as long as it takes; False when the inbox was closed."""
+    def put(self, items: Sequence[Inbound]) -> bool:
+        """Adds messages in order, waiting for room as long as it takes; False when the inbox was closed."""
         with self._changed:
-            while not self._closed and (len(self._items) >= self._most or self._bytes >= self._most_bytes):
-                self._changed.wait()
-            if self._closed:
-                return False
-            self._items.append(item)
-            self._bytes += len(item.payload)
+            for item in items:
+                while not self._closed and (
+                    len(self._items) >= self._most or self._bytes >= self._most_bytes
+                ):
+                    self._changed.notify_all()
+                    self._changed.wait()
+                if self._closed:
+                    return False
+                self._items.append(item)
+                self._bytes += len(item.payload)
             self._changed.notify_all()
             return True
 
@@ -92,9 +97,13 @@ class Inbox:
             self._changed.notify_all()
 
 
+# A fleet uses the same few topics over and over; a flood of made-up ones only pushes each other out.
+_parse_topic = lru_cache(maxsize=65_536)(parse_topic)
+
+
 def decode(inbound: Inbound, prefix: str) -> Arrival | DeadLetter:
     """What a message is, or why it cannot be stored. Never raises, whatever arrives."""
-    topic = parse_topic(inbound.topic, prefix)
+    topic = _parse_topic(inbound.topic, prefix)
     if not isinstance(topic, CameraTopic) or topic.lane != "up":
         return _dead(inbound, "topic", "not a topic that cameras publish on")
     if len(inbound.payload) > limits.UP_BYTES:
@@ -158,9 +167,9 @@ class Ingest:
             self._abandon.set()
             self._thread.join(timeout)
 
-    def receive(self, inbound: Inbound) -> None:
-        """Hands a message over; waits while the inbox is full."""
-        self.inbox.put(inbound)
+    def receive(self, batch: Sequence[Inbound]) -> None:
+        """Hands messages over; waits while the inbox is full."""
+        self.inbox.put(batch)
 
     def health(self) -> Mapping[str, object]:
         """Counts since the start and what is wrong now."""

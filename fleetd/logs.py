@@ -21,16 +21,20 @@ def configure(*, level: str = "info", style: Literal["text", "json"] = "text") -
     if style == "json":
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)
+        # Plain tracebacks: the rich ones print local variables, and those hold secrets.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=24, exception_formatter=structlog.dev.plain_traceback
+        )
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
         _hide_secrets,
         _escape,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
@@ -58,7 +62,8 @@ def _hide_secrets(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str
 def _escape(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     """Keeps what cameras and people wrote on one line, without terminal control characters."""
     for key, value in event.items():
-        if isinstance(value, str) and key != "exception":
-            clean = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value[:TEXT_LIMIT])
-            event[key] = clean
+        if isinstance(value, str):
+            kept = "\n" if key == "exception" else ""  # a traceback has lines of its own
+            limit = 8 * TEXT_LIMIT if kept else TEXT_LIMIT
+            event[key] = "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in value[:limit])
     return event

@@ -250,15 +250,11 @@ class Ota:
             if rollout.state is RUNNING:
                 return rollout
             _must_be(rollout, {PAUSED, HALTED}, "resumed")
-            release = _known_release(work, rollout.release_id)
-            check_key(work, release)
+            check_key(work, _known_release(work, rollout.release_id))
             resumed = replace(rollout, state=RUNNING, reason=None)
             if rollout.state is HALTED:
                 resumed = accept_so_far(work, resumed)
-            change_rollout(work, resumed, rollout.state, "resume", actor, now)
-            offer(work, resumed, release, now)
-        self._wake()
-        return resumed
+            return change_rollout(work, resumed, rollout.state, "resume", actor, now)
 
     def cancel(self, rollout_id: int, *, actor: str) -> Rollout:
         """Ends a rollout. Its open offers are taken back, also from cameras that are transferring already."""

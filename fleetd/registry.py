@@ -56,7 +56,7 @@ class Registry:
                 name=name,
             )
         wanted = _tags(tags)
-        secret = secrets.token_urlsafe(SECRET_BYTES)
+        secret = secrets.token_hex(SECRET_BYTES)
         with self._store.transaction() as work:
             if work.cameras.get(name) is not None:
                 raise ConflictError(
@@ -73,7 +73,7 @@ class Registry:
 
     def rotate_secret(self, name: str, *, actor: str) -> str:
         """Gives a camera a new credential; the old one ends."""
-        secret = secrets.token_urlsafe(SECRET_BYTES)
+        secret = secrets.token_hex(SECRET_BYTES)
         with self._store.transaction() as work:
             camera = self._get(work, name)
             work.cameras.set_secret(camera.id, _hash(secret))

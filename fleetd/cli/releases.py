@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fleetd.cli.session import Json, session_of
+from fleetd.cli.session import Json, Limit, session_of
 from fleetd.cli.text import size, when
 
 app = typer.Typer(no_args_is_help=True, help="Releases: signed models.")
@@ -12,10 +12,10 @@ app = typer.Typer(no_args_is_help=True, help="Releases: signed models.")
 
 @app.command("list")
 @app.command("ls", hidden=True)
-def list_releases(ctx: typer.Context, as_json: Json = False) -> None:
-    """List releases."""
+def list_releases(ctx: typer.Context, limit: Limit = 50, as_json: Json = False) -> None:
+    """List releases, newest first."""
     session = session_of(ctx)
-    found = session.api.get("releases")
+    found = session.api.get("releases", limit=limit)
     if as_json:
         session.out.json(found)
         return

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fleetd.cli.session import Json, session_of
+from fleetd.cli.session import Json, Limit, session_of
 from fleetd.cli.text import safe, when
 from fleetd.cli.watch import conclude, explain, tally_line
 from fleetd.cli.watch import watch as watch_rollout
@@ -16,10 +16,10 @@ Number = Annotated[int, typer.Argument(metavar="ROLLOUT", min=1, help="The rollo
 
 @app.command("list")
 @app.command("ls", hidden=True)
-def list_rollouts(ctx: typer.Context, as_json: Json = False) -> None:
+def list_rollouts(ctx: typer.Context, limit: Limit = 50, as_json: Json = False) -> None:
     """List rollouts, newest first."""
     session = session_of(ctx)
-    found = session.api.get("rollouts")
+    found = session.api.get("rollouts", limit=limit)
     if as_json:
         session.out.json(found)
         return

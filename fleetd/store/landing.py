@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from fleetd.domain.ranges import Ranges
 from fleetd.store import tables
+from fleetd.store.bulk import insert_many
 from fleetd.store.engine import SqlStore
-from fleetd.store.rows import LED_STATE, ROWS, STATUS_STATE
+from fleetd.store.rows import CHANNELS, COLUMNS, Head, Rows
 
 BOOTS_CACHED = 20_000
 UNKNOWN_KEPT = 1_000
@@ -110,7 +111,7 @@ class _Batch:
         self._known = known
         self.ids = dict(ids)
         self.boots: dict[tuple[int, str], _Boot] = {}
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._rows = Rows()
         self._seen: dict[int, float] = {}
         self._landed = Landed()
 
@@ -192,15 +193,8 @@ class _Batch:
         at = body.get("t", happened)
         if not -366 * 86400 < at - arrival.received_at < 3600:
             at = happened  # the camera's clock is not to be believed
-        head = {
-            "camera_id": camera_id,
-            "boot_id": mark.id,
-            "seq": body["seq"],
-            "at": at,
-            "received_at": arrival.received_at,
-        }
-        for table, row in ROWS[arrival.channel](body, head, arrival.rest):
-            self._rows.setdefault(table, []).append(row)
+        head = Head(camera_id, mark.id, body["seq"], at, arrival.received_at)
+        CHANNELS[arrival.channel](self._rows, body, head, arrival.rest)
         self._landed.updates = self._landed.updates or arrival.channel == "update"
         self._landed.stored += 1
 
@@ -253,10 +247,9 @@ class _Batch:
 
     def _write(self) -> None:
         """Rows by table, then marks and reported state: a handful of statements whatever the batch's size."""
-        status = self._rows.pop(STATUS_STATE, [])
-        leds = self._rows.pop(LED_STATE, [])
-        for name, rows in self._rows.items():
-            self._connection.execute(sa.insert(tables.metadata.tables[name]), rows)
+        for name, rows in self._rows.tables.items():
+            if rows:
+                insert_many(self._connection, name, COLUMNS[name], rows)
         if self.boots:
             marks = [
                 {
@@ -272,13 +265,13 @@ class _Batch:
         if self._seen:
             seen = [{"b_camera": camera, "b_seen": at} for camera, at in self._seen.items()]
             self._connection.execute(_UPDATE_SEEN, seen)
-        for row in status:
+        for row in self._rows.status:
             mine = _STATE.c.camera_id == row.pop("camera_id")
             older = sa.or_(_STATE.c.status_seq.is_(None), _STATE.c.status_seq < row["status_seq"])
             other_boot = sa.or_(_STATE.c.boot.is_(None), _STATE.c.boot != row["boot"])
             self._connection.execute(sa.update(_STATE).where(mine, sa.or_(older, other_boot)).values(row))
-        if leds:
-            self._connection.execute(_UPDATE_LED, leds)
+        if self._rows.leds:
+            self._connection.execute(_UPDATE_LED, self._rows.leds)
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

@@ -1,21 +1,18 @@
 """From a validated message to the rows it becomes, one small function per channel.
 
-`body` is what the channel's TypeAdapter answered, `head` the columns every message row has. A function yields
-(table name, row); the names STATUS_STATE and LED_STATE stand for changes of `camera_state`.
+`body` is what the channel's TypeAdapter answered, `head` the columns every message row begins with (`HEAD`), as a
+tuple. Rows are tuples in the order of `COLUMNS`, because that is what the database driver takes fastest; a JSON
+column holds text. Changes of `camera_state` are dicts.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+import json
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 Body = dict[str, Any]
-Row = dict[str, Any]
-Rows = Iterator[tuple[str, Row]]
 
-STATUS_STATE: Final = "camera_state:status"
-LED_STATE: Final = "camera_state:led"
-
-# Bulk inserts need the same columns in every row.
-_TELEMETRY = (
+HEAD: Final = ("camera_id", "boot_id", "seq", "at", "received_at")
+_TELEMETRY: Final = (
     "fps",
     "inference_ms",
     "inference_ms_max",
@@ -27,21 +24,63 @@ _TELEMETRY = (
     "uptime_s",
     "frames",
     "queue",
-    "dropped",
     "reconnects",
-    "picture",
 )
+COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    "results": (*HEAD, "n", "label", "score", "scores", "inference_ms", "frame", "release_id"),
+    "telemetry": (*HEAD, *_TELEMETRY, "dropped", "picture"),
+    "sightings": ("camera_id", "at", "received_at", "color", "pattern", "source", "reason"),
+    "events": (*HEAD, "kind", "text", "hash"),
+    "update_reports": (
+        *HEAD,
+        "generation",
+        "release_id",
+        "state",
+        "reason",
+        "detail",
+        "digest",
+        "blocks_done",
+        "blocks_total",
+        "bytes",
+        "ms",
+    ),
+    "replies": (*HEAD, "command", "command_id", "ok", "reason", "data"),
+}
 
 
-def _status(body: Body, head: Row, _rest: str) -> Rows:
+class Head(NamedTuple):
+    """The columns of HEAD."""
+
+    camera_id: int
+    boot_id: int
+    seq: int
+    at: float
+    received_at: float
+
+
+class Rows:
+    """What a batch writes."""
+
+    __slots__ = ("leds", "status", "tables")
+
+    def __init__(self) -> None:
+        self.tables: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
+        self.status: list[dict[str, Any]] = []
+        self.leds: list[dict[str, Any]] = []
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _status(rows: Rows, body: Body, head: Head, _rest: str) -> None:
     release = body.get("release") or {}
-    yield (
-        STATUS_STATE,
+    rows.status.append(
         {
-            "camera_id": head["camera_id"],
+            "camera_id": head.camera_id,
             "connected": body["online"],
             "boot": body["boot"],
-            "status_at": head["at"],
+            "status_at": head.at,
             "status_seq": body["seq"],
             "reset_cause": body.get("reset"),
             "agent": body.get("agent"),
@@ -58,98 +97,85 @@ def _status(body: Body, head: Row, _rest: str) -> Rows:
             "network": body.get("network"),
             "capabilities": body.get("capabilities"),
             "problems": body.get("problems"),
-        },
+        }
     )
 
 
-def _result(body: Body, head: Row, _rest: str) -> Rows:
+def _result(rows: Rows, body: Body, head: Head, _rest: str) -> None:
     release = body.get("release")
+    camera_id, boot_id, seq, at, received_at = head
+    add = rows.tables["results"].append
     for n, one in enumerate(body["results"]):
-        yield (
-            "results",
-            {
-                **head,
-                "at": head["at"] + one.get("dt", 0) / 1000,
-                "n": n,
-                "label": one["label"],
-                "score": one["score"],
-                "scores": one.get("scores"),
-                "inference_ms": one.get("inference_ms"),
-                "frame": one.get("frame"),
-                "release_id": release,
-            },
+        get = one.get
+        scores = get("scores")
+        add(
+            (
+                camera_id,
+                boot_id,
+                seq,
+                at + get("dt", 0) / 1000,
+                received_at,
+                n,
+                one["label"],
+                one["score"],
+                None if scores is None else _json(scores),
+                get("inference_ms"),
+                get("frame"),
+                release,
+            )
         )
 
 
-def _telemetry(body: Body, head: Row, _rest: str) -> Rows:
-    yield "telemetry", {**head, **{name: body.get(name) for name in _TELEMETRY}}
+def _telemetry(rows: Rows, body: Body, head: Head, _rest: str) -> None:
+    known = tuple(body.get(name) for name in _TELEMETRY)
+    rows.tables["telemetry"].append((*head, *known, _json(body.get("dropped")), _json(body.get("picture"))))
 
 
-def _led(body: Body, head: Row, _rest: str) -> Rows:
+def _led(rows: Rows, body: Body, head: Head, _rest: str) -> None:
     color, pattern, reason = body["color"], body["pattern"], body.get("reason")
-    yield (
-        "sightings",
+    seen = (head.camera_id, head.at, head.received_at, color, pattern, "agent", reason)
+    rows.tables["sightings"].append(seen)
+    rows.leds.append(
         {
-            "camera_id": head["camera_id"],
-            "at": head["at"],
-            "received_at": head["received_at"],
-            "color": color,
-            "pattern": pattern,
-            "source": "agent",
-            "reason": reason,
-        },
-    )
-    yield (
-        LED_STATE,
-        {
-            "b_camera": head["camera_id"],
-            "b_at": head["at"],
+            "b_camera": head.camera_id,
+            "b_at": head.at,
             "b_color": color,
             "b_pattern": pattern,
             "b_reason": reason,
-        },
+        }
     )
 
 
-def _update(body: Body, head: Row, _rest: str) -> Rows:
+def _update(rows: Rows, body: Body, head: Head, _rest: str) -> None:
     blocks = body.get("blocks") or {}
-    yield (
-        "update_reports",
-        {
-            **head,
-            "generation": body["generation"],
-            "release_id": body["release"],
-            "state": body["state"],
-            "reason": body.get("reason"),
-            "detail": body.get("detail"),
-            "digest": body.get("digest"),
-            "blocks_done": blocks.get("done"),
-            "blocks_total": blocks.get("total"),
-            "bytes": body.get("bytes"),
-            "ms": body.get("ms"),
-        },
+    rows.tables["update_reports"].append(
+        (
+            *head,
+            body["generation"],
+            body["release"],
+            body["state"],
+            body.get("reason"),
+            body.get("detail"),
+            body.get("digest"),
+            blocks.get("done"),
+            blocks.get("total"),
+            body.get("bytes"),
+            _json(body.get("ms")),
+        )
     )
 
 
-def _event(body: Body, head: Row, _rest: str) -> Rows:
-    yield "events", {**head, "kind": body["kind"], "text": body.get("text"), "hash": body.get("hash")}
+def _event(rows: Rows, body: Body, head: Head, _rest: str) -> None:
+    rows.tables["events"].append((*head, body["kind"], body.get("text"), body.get("hash")))
 
 
-def _reply(body: Body, head: Row, rest: str) -> Rows:
-    yield (
-        "replies",
-        {
-            **head,
-            "command": rest,
-            "command_id": body["id"],
-            "ok": body["ok"],
-            "reason": body.get("reason"),
-            "data": body.get("data"),
-        },
+def _reply(rows: Rows, body: Body, head: Head, rest: str) -> None:
+    rows.tables["replies"].append(
+        (*head, rest, body["id"], body["ok"], body.get("reason"), _json(body.get("data")))
     )
 
 
-ROWS: Final[dict[str, Callable[[Body, Row, str], Rows]]] = {
+CHANNELS: Final[dict[str, Callable[[Rows, Body, Head, str], None]]] = {
     "status": _status,
     "result": _result,
     "telemetry": _telemetry,

@@ -43,6 +43,9 @@ class Progress:
         """Gives everybody the full time again when silence was not the cameras': fleetd or the broker was
         away, or the clock was set.
         """
+        if not self._listening():
+            self._looked_at = None
+            return
         last = self._looked_at
         if last is None or not 0 <= now - last < ABSENCE_S:
             with self._store.reading() as work:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from fleetd.errors import UnavailableError
-from fleetd.web.inputs import ReleasePath
+from fleetd.web.inputs import NewestQuery, ReleasePath
 from fleetd.web.services import Operator, OtaService, Viewer
 from fleetd.web.uploads import read_release
 
@@ -61,9 +61,9 @@ class NextReleaseOut(BaseModel):
 
 
 @router.get("")
-def list_releases(ota: OtaService, _: Viewer) -> list[ReleaseOut]:
-    """All releases."""
-    return [ReleaseOut.model_validate(release) for release in ota.releases()]
+def list_releases(ota: OtaService, _: Viewer, newest: NewestQuery) -> list[ReleaseOut]:
+    """Releases, newest first within each kind."""
+    return [ReleaseOut.model_validate(release) for release in ota.releases()[: newest.limit]]
 
 
 @router.get("/next")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleetd.domain.records import AssignmentState, RolloutSettings, RolloutState
 from fleetd.domain.rollout import MAX_WAVES
 from fleetd.ota import RolloutPreview, RolloutView
-from fleetd.web.inputs import Body, ReleaseId, RolloutPath, Target
+from fleetd.web.inputs import Body, NewestQuery, ReleaseId, RolloutPath, Target
 from fleetd.web.services import Operator, OtaService, Viewer
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
@@ -163,9 +163,9 @@ def start(body: RolloutIn, ota: OtaService, actor: Operator) -> RolloutOut:
 
 
 @router.get("")
-def list_rollouts(ota: OtaService, _: Viewer) -> list[RolloutOut]:
-    """All rollouts, newest first."""
-    return [RolloutOut.model_validate(rollout) for rollout in ota.rollouts()]
+def list_rollouts(ota: OtaService, _: Viewer, newest: NewestQuery) -> list[RolloutOut]:
+    """Rollouts, newest first."""
+    return [RolloutOut.model_validate(rollout) for rollout in ota.rollouts()[: newest.limit]]
 
 
 @router.get("/{rollout_id}")

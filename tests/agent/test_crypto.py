@@ -96,14 +96,22 @@ def openssl_says(vector: Vector) -> bool:
     return True
 
 
+def small_x_point() -> tuple[int, int]:
+    """A point whose x still fits into 32 bytes when the prime is added."""
+    return next(points(range(1, 1000)))
+
+
 def large_x_point() -> tuple[int, int]:
     """A point whose x is above the order, so that r is x - N."""
-    for x in range(N, P):
+    return next(points(range(N, P)))
+
+
+def points(candidates: range) -> Iterator[tuple[int, int]]:
+    for x in candidates:
         square = (x**3 - 3 * x + B) % P
         y = pow(square, (P + 1) // 4, P)
         if y * y % P == square:
-            return x, y
-    raise AssertionError
+            yield x, y
 
 
 def key_for(point: Point, r: int, s: int, e: int) -> Point:
@@ -175,6 +183,14 @@ def vectors() -> Iterator[Vector]:
         r = large[0] - N
         yield Vector(f"x above the order, s {s:x}", raw(key_for(large, r, s, e)), pair(r, s), DIGEST, True)
         yield Vector("x itself as r", raw(key_for(large, r, s, e)), pair(large[0], s), DIGEST, False)
+    # with a digest of zero, r = s = x of the key verifies for any key: what is left are the checks of the key
+    x, y = int.from_bytes(public[:32], "big"), int.from_bytes(public[32:], "big")
+    yield Vector("zero digest", public, pair(x % N, x % N), bytes(32), True)
+    yield Vector("zero digest, key off the curve", pair(x, y ^ 1), pair(x % N, x % N), bytes(32), False)
+    # r + order taken modulo the prime is x, but it is not below the prime
+    small_x = small_x_point()
+    wrapped = small_x[0] + P - N
+    yield Vector("r wraps", raw(key_for(small_x, wrapped, 7, e)), pair(wrapped, 7), DIGEST, False)
     # r + order is below the prime, yet the point's x is neither
     near = add(large, G)
     yield Vector("near r", raw(key_for(near, r, 3, e)), pair(r, 3), DIGEST, False)
@@ -187,6 +203,13 @@ VECTORS = list(vectors())
 def test_hard_vectors_are_judged_as_openssl_does(vector: Vector) -> None:
     assert openssl_says(vector) == vector.genuine, "the vector itself is not what its name says"
     assert crypto.verify(vector.key, vector.signature, vector.digest) is vector.genuine
+
+
+def test_a_key_whose_x_is_not_reduced_is_refused() -> None:
+    """OpenSSL reduces it; we hold that a key has one spelling, because its id is a hash of its bytes."""
+    x, y = small_x_point()
+    assert crypto.verify(pair(x, y), pair(x, x), bytes(32))
+    assert not crypto.verify(pair(x + P, y), pair(x, x), bytes(32))
 
 
 def test_signatures_of_many_keys_verify_and_do_not_verify_for_each_other() -> None:

@@ -100,8 +100,9 @@ def test_a_manifest_that_is_cut_or_longer_is_refused() -> None:
 
 
 def test_more_than_the_ceiling_is_not_even_hashed() -> None:
-    big = described(name="x" * 9000)
-    assert refusal(signed(big)) == "manifest-invalid"
+    big = signed(described(notes="x" * 9000))
+    assert refusal(big) == "manifest-invalid"
+    assert refusal(big[:-1] + b" ") == "manifest-invalid", "whoever signed it"
 
 
 @settings(max_examples=300)

@@ -337,11 +337,13 @@ def test_a_publish_of_ten_megabytes_is_drained_in_constant_memory() -> None:
 
 def test_an_oversize_message_at_qos_1_is_acknowledged_once() -> None:
     session = Session()
+    session.stream.feed(publish(b"t", b"\xff" * 280))  # what lies in the buffer from before does not count
+    session.poll()
     packet = publish(b"some/topic", bytes(5000), qos=1, packet_id=513)
     for byte in packet:
         session.stream.feed(bytes([byte]))
         session.poll()
-    assert session.messages == []
+    assert len(session.messages) == 1
     assert session.client.oversize == 1
     assert session.stream.sent() == [(0x40, b"\x02\x01")]
 

@@ -22,7 +22,7 @@ SIGNER = Signer()
 V1 = weights(9_000, seed=1)
 V2 = weights(9_500, seed=2)
 ONE = make_release(SIGNER, "model-1", V1, 1)
-TWO = make_release(SIGNER, "model-2", V2, 2)
+TWO = make_release(SIGNER, "model-2", V2, 2, notes="x" * 5000)  # its manifest has more than one block
 TEARS = ("lost", "kept", "half", "swapped", "after")
 DEVICE = Path(__file__).parent / "device"
 

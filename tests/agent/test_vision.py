@@ -301,7 +301,6 @@ def test_labels_that_do_not_match_the_output_end_a_trial(labels: tuple[str, ...]
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
-        ({"load": "out-of-memory"}, "out-of-memory"),
         ({"load": "model-load-failed"}, "model-load-failed"),
         ({"raises": "Invoke failed"}, "trial-crashed"),
     ],
@@ -320,11 +319,22 @@ def test_a_bad_model_on_trial_is_given_back_and_the_old_one_goes_on(
     assert rig.reported == []  # the update's own report says it
 
 
-def test_a_memory_error_while_loading_is_out_of_memory() -> None:
+def test_on_the_fresh_heap_of_a_boot_a_lack_of_memory_ends_the_trial() -> None:
     rig = Rig(Choice("m-2", trial=True))
     rig.hal.load_error = MemoryError("allocating 300000 bytes")
     rig.run(100)
     assert rig.updater.failed[0][0] == "out-of-memory"
+    assert not rig.vision.wants_fresh_heap
+
+
+@pytest.mark.parametrize("before", [None, "m-1"])
+def test_on_a_used_heap_a_lack_of_memory_asks_for_a_restart_and_keeps_the_trial(before: str | None) -> None:
+    rig = Rig(Choice(before) if before else None, interval_ms=100).run(500)
+    rig.hal.load_error = MemoryError("allocating 300000 bytes")
+    rig.updater.choice = Choice("m-2", trial=True)
+    rig.run(1000)
+    assert rig.updater.failed == []
+    assert rig.vision.wants_fresh_heap
 
 
 def test_a_confirmed_model_that_cannot_be_loaded_is_tried_again_ever_more_slowly() -> None:

@@ -74,7 +74,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 @pytest.fixture(scope="module")
 def still_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """For tests that change nothing."""
+    """Shared by tests that do not mind what others left."""
     with running_rig(tmp_path_factory.mktemp("still")) as rig:
         rig.enrol("cam-1")
         yield rig

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import paho.mqtt.client as mqtt
@@ -31,9 +31,9 @@ class Received:
         self.items: list[Inbound] = []
         self.lock = threading.Lock()
 
-    def __call__(self, inbound: Inbound) -> None:
+    def __call__(self, batch: Sequence[Inbound]) -> None:
         with self.lock:
-            self.items.append(inbound)
+            self.items += batch
 
     def payloads(self) -> list[bytes]:
         return [item.payload for item in self.items]
@@ -152,10 +152,11 @@ def test_a_full_receiver_stops_the_flow_and_nothing_is_lost(mosquitto: Mosquitto
     got: list[int] = []
 
     class Slow(Received):
-        def __call__(self, inbound: Inbound) -> None:
-            if len(got) >= 50:
-                gate.wait(10)
-            got.append(int(inbound.payload))
+        def __call__(self, batch: Sequence[Inbound]) -> None:
+            for inbound in batch:
+                if len(got) >= 50:
+                    gate.wait(10)
+                got.append(int(inbound.payload))
 
     with camera(mosquitto.port) as client, link_to(mosquitto.port, Slow()) as link:
         assert link.wait_ready(10)
@@ -180,7 +181,7 @@ def test_publishing_waits_for_the_broker_and_the_goodbye_is_retained(mosquitto: 
     link.stop((STATUS, b'{"online":false,"why":"stopped"}'))
     seen: dict[str, bytes] = {}
     with camera(mosquitto.port, "watcher") as client:
-        client.on_message = lambda _c, _d, message: seen.__setitem__(message.topic, message.payload)
+        client.on_message = lambda _c, _d, message: seen.__setitem__(message.topic, bytes(message.payload))
         client.subscribe("fleet/v1/#")
         until(lambda: len(seen) == 501)
     assert json.loads(seen[STATUS])["why"] == "stopped"

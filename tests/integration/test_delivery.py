@@ -258,6 +258,31 @@ def test_a_release_that_is_needed_again_while_it_is_cleared_is_published_again(r
     assert cam.running[0] == "model-5"
 
 
+def test_what_was_half_cleared_when_the_broker_failed_is_published_again_when_needed(
+    rig: Rig, cam: Camera
+) -> None:
+    rig.release(6, content=bytes(range(256)) * 4096)
+    number = start(rig, "model-6")
+    rig.settle()
+    rig.ota.cancel(number, actor="ann")
+    publish, cleared = rig.broker.publish, 0
+
+    def failing(topic: str, payload: bytes, *, retain: bool) -> None:
+        nonlocal cleared
+        cleared += not payload
+        rig.broker.deaf = cleared > CHUNK
+        publish(topic, payload, retain=retain)
+
+    rig.broker.publish = failing  # type: ignore[method-assign]
+    with pytest.raises(BrokerError):
+        rig.settle()
+    rig.broker.publish, rig.broker.deaf = publish, False  # type: ignore[method-assign]
+    assert not rig.broker.has("model-6", rig.manifests["model-6"])
+    start(rig, "model-6")
+    rig.settle()
+    assert rig.broker.has("model-6", rig.manifests["model-6"])
+
+
 def test_thousands_of_desired_states_go_out_in_pieces(rig: Rig) -> None:
     count = DESIRED_CHUNK + 20
     with rig.database.transaction() as work:

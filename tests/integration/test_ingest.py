@@ -87,7 +87,7 @@ def test_messages_are_stored_then_acknowledged_in_order_then_receipted(store: Sq
     landing.hold.clear()
     ingest.start()
     for seq in range(1, 101):
-        ingest.receive(inbound(seq))
+        ingest.receive([inbound(seq)])
     time.sleep(0.05)
     assert link.acknowledged == [], "nothing is acknowledged before it is stored"
     landing.hold.set()
@@ -104,7 +104,7 @@ def test_a_database_that_is_away_for_a_while_costs_time_but_no_message(store: Sq
     landing.failures = [StoreError("disk full"), StoreError("disk full")]
     ingest = Ingest(landing, link, prefix=PREFIX)
     ingest.start()
-    ingest.receive(inbound(1))
+    ingest.receive([inbound(1)])
     until(lambda: ingest.trouble == "disk full")
     until(lambda: link.acknowledged == [1])
     assert ingest.trouble is None
@@ -117,7 +117,7 @@ def test_stopping_with_a_database_that_is_away_acknowledges_nothing(store: SqlSt
     landing.failures = [StoreError("gone") for _ in range(1000)]
     ingest = Ingest(landing, link, prefix=PREFIX)
     ingest.start()
-    ingest.receive(inbound(1))
+    ingest.receive([inbound(1)])
     until(lambda: ingest.trouble is not None)
     ingest.stop(timeout=0.2)
     assert link.acknowledged == []
@@ -130,7 +130,7 @@ def test_a_stop_stores_and_acknowledges_what_is_already_inside(store: SqlStore) 
     landing.hold.clear()
     ingest.start()
     for seq in range(1, 4001):
-        ingest.receive(inbound(seq))
+        ingest.receive([inbound(seq)])
     threading.Timer(0.1, landing.hold.set).start()
     ingest.stop()
     assert len(link.acknowledged) == 4000
@@ -152,7 +152,7 @@ def test_a_message_that_the_database_refuses_goes_to_the_dead_letters_and_the_ot
 
     ingest = Ingest(Refusing(store), link, prefix=PREFIX)
     for seq in range(1, 101):
-        ingest.receive(inbound(seq))
+        ingest.receive([inbound(seq)])
     ingest.start()
     until(lambda: len(link.acknowledged) == 100)
     ingest.stop()
@@ -199,8 +199,8 @@ def test_a_bad_message_is_kept_for_the_operator_acknowledged_and_followed_by_the
     payload, reason = BAD[name]
     link = Link()
     ingest = Ingest(Landing(store), link, prefix=PREFIX)
-    ingest.receive(inbound(1, payload))
-    ingest.receive(inbound(2))
+    ingest.receive([inbound(1, payload)])
+    ingest.receive([inbound(2)])
     ingest.start()
     until(lambda: link.acknowledged == [1, 2])
     ingest.stop()
@@ -287,14 +287,14 @@ def test_a_full_inbox_makes_the_sender_wait_and_loses_nothing() -> None:
 
     def send() -> None:
         for seq in range(1, 31):
-            inbox.put(inbound(seq))
+            inbox.put([inbound(seq)])
         sent.set()
 
     threading.Thread(target=send, daemon=True).start()
     time.sleep(0.1)
     assert len(inbox) == 10
     assert not sent.is_set()
-    got = []
+    got: list[int] = []
     while len(got) < 30:
         got += [item.mid for item in inbox.take(7, timeout=1)]
     assert got == list(range(1, 31))
@@ -306,7 +306,7 @@ def test_the_inbox_is_bounded_in_bytes_too() -> None:
 
     def send() -> None:
         for seq in range(5):
-            inbox.put(inbound(seq + 1, b"x" * 600))
+            inbox.put([inbound(seq + 1, b"x" * 600)])
         done.set()
 
     threading.Thread(target=send, daemon=True).start()
@@ -320,7 +320,7 @@ def test_a_camera_with_very_many_gaps_gets_several_small_receipts(store: SqlStor
     link = Link()
     ingest = Ingest(Landing(store), link, prefix=PREFIX, receipt_seconds=0.1)
     for seq in range(1, 600, 2):
-        ingest.receive(inbound(seq))
+        ingest.receive([inbound(seq)])
     ingest.start()
     until(lambda: len(link.acknowledged) == 300)
     ingest.stop()

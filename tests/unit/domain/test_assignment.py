@@ -135,6 +135,18 @@ def test_nothing_follows_an_end() -> None:
     assert all(NEXT[state] for state in OPEN)
 
 
+def test_there_are_only_two_ways_back_and_none_from_a_trial() -> None:
+    order = [PENDING, OFFERED, TRANSFERRING, VERIFYING, TRIAL]
+    back = {(a, b) for n, a in enumerate(order) for b in order[:n] if may_follow(a, b)}
+    assert back == {
+        (OFFERED, PENDING),
+        (TRANSFERRING, PENDING),
+        (TRANSFERRING, OFFERED),
+        (VERIFYING, PENDING),
+        (VERIFYING, OFFERED),
+    }
+
+
 @pytest.mark.parametrize("state", sorted(TERMINAL))
 @pytest.mark.parametrize("said", REPORTED)
 def test_reports_after_the_end_change_nothing(state: AssignmentState, said: str) -> None:
@@ -468,9 +480,6 @@ class AnyHistory(RuleBasedStateMachine):
             connected=True,
             seen_at=self.now,
         )
-        in_force = generation is not None and 3 <= generation <= self.part.desired_generation
-        if running == ("model-5", RIGHT) and in_force:
-            self.earned = True
         self.look()
 
     @rule()
@@ -516,6 +525,10 @@ class AnyHistory(RuleBasedStateMachine):
         self.take(Change(CANCELLED))
 
     def look(self) -> None:
+        generation = self.part.reported_generation or 0
+        says_so = (self.part.running, self.part.running_digest) == ("model-5", RIGHT)
+        if says_so and 3 <= generation <= self.part.desired_generation:
+            self.earned = True
         self.take(read_status(self.part, self.now) or read_boot(self.part, self.now))
         self.take(read_clock(self.part, self.now, RULES))
         assert read_boot(self.part, self.now) is None

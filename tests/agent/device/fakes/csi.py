@@ -32,7 +32,8 @@ class CSI:
         self._size = size
 
     def window(self, size):
-        assert size[0] <= self._size[0] and size[1] <= self._size[1]
+        assert size[0] <= self._size[0]
+        assert size[1] <= self._size[1]
         self._size = size
 
     def snapshot(self):

@@ -1,4 +1,4 @@
-"""`machine` as OpenMV has it, for the unix port: an LED that prints, a watchdog that bites, a reset that ends the process.
+"""`machine` of OpenMV for the unix port: LEDs print, the watchdog bites, a reset ends the process.
 
 FAKE_RESET_CAUSE (a number of this module) says why the board started.
 """

@@ -41,6 +41,7 @@ class Model:
         self.output_shape = [(1, _CLASSES)]
 
     def predict(self, inputs):
-        assert len(inputs) == 1 and isinstance(inputs[0], csi.Image)
+        assert len(inputs) == 1
+        assert isinstance(inputs[0], csi.Image)
         assert inputs[0].pixels == csi.RGB565
         return [_Array(self._scores)]
