@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from camera_agent import settings as camera_settings
-from camera_agent.agent import Agent
+from camera_agent.agent import IDLE_MS, Agent
 from fleetd.simulator.desk_hal import DeskHal, Faults, ResetRequested
 
 BOOT_SECONDS = 0.2  # between a reset and the next boot
@@ -120,7 +120,8 @@ class VirtualCamera:
         try:
             agent.start()
             while not agent.is_over and not self._stopping.is_set():
-                agent.step()
+                if not agent.step():
+                    hal.sleep_ms(IDLE_MS)
             agent.stop()
         finally:
             _drop(agent)

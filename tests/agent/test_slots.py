@@ -595,6 +595,7 @@ def test_a_lost_file_on_a_full_disk_leaves_the_others_in_use(
     files = regions.open_files(str(tmp_path), 0)
     assert files.problem == "not-enough-storage"
     assert files.stage is None
+    assert not (tmp_path / "fleet" / "stage.bin").exists()
     assert files.slot_a.size == files.slot_b.size == 102_400
     files.close()
     monkeypatch.undo()
