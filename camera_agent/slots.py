@@ -230,7 +230,6 @@ class Slots:
         for start in range(first, len(blob), BLOCK):
             _fill(block, view[start : start + BLOCK])
             region.write(len(head) + start, block)
-            region.sync()
         _fill(block, head)
         block[len(head) : len(head) + min(first, len(blob))] = view[:first]
         region.write(0, block)

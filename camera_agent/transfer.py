@@ -46,7 +46,6 @@ class Transfer:
         self._buffer = memoryview(buffer)
         self.total = blocks_of(encoding["size"])
         self.done = 0  # blocks in the stage, those from before included
-        self.reused = 0  # of them, not fetched again
         self.bytes = 0  # received
         self.finished = False
         self._part = -1  # which index block is in memory
@@ -152,7 +151,6 @@ class Transfer:
         view = self._buffer[: self._block_bytes(number)]
         if self._stage.readinto(number * BLOCK_BYTES, view) == len(view) and self._matches(number, view):
             self._mark(number)
-            self.reused += 1
         self._scanned += 1
 
     def _mark(self, number):

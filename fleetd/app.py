@@ -1,8 +1,8 @@
 """The only place that builds and wires. Start order, and the same order backwards at the end.
 
-Start: lock the state folder, open and migrate the database, HTTP port (a clash shows before anything runs),
-broker, landing, connection to the broker, jobs, HTTP. Stop: HTTP, jobs, landing (stores and acknowledges what
-it has), connection, broker, database: a stop by signal loses nothing and leaves no work to be repeated.
+Start: lock the state folder, open and migrate the database, take the HTTP port (a clash shows before anything
+runs), broker, landing, connection to the broker, jobs, HTTP. Stop: HTTP, jobs, landing (stores and acknowledges
+what it has), connection, broker, database: a stop by signal loses nothing and leaves no work to be repeated.
 """
 
 import contextlib

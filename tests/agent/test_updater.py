@@ -460,6 +460,29 @@ def test_a_full_heap_ends_the_update_with_its_name(camera: Camera, monkeypatch: 
     refused(camera, TWO, "failed", "out-of-memory")
 
 
+def test_no_room_for_the_manifest_is_no_accident_inside_the_link(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_size: object) -> bytearray:
+        raise MemoryError
+
+    monkeypatch.setattr(install, "bytearray", no_room, raising=False)
+    refused(camera, TWO, "failed", "out-of-memory")
+
+
+def test_what_is_hashed_has_been_synced_before(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = install.ContentCheck
+    unsynced = []
+
+    def observed(*arguments: Any) -> Any:
+        unsynced.append(list(region(camera, "slot_b").pending))
+        return original(*arguments)
+
+    monkeypatch.setattr(install, "ContentCheck", observed)
+    camera.install(TWO, 2)
+    assert unsynced == [[]]
+
+
 def test_a_patch_that_does_not_fit_is_followed_by_the_full_encoding(camera: Camera) -> None:
     broken = Encoding("patch", raw_deflate(b"\x00\x00nonsense"), ONE.digest)
     release = make_release(SIGNER, "model-2", V2, 2, encodings=[full(V2), broken])
