@@ -58,7 +58,11 @@ def noop_paho(count: int, _folder: Path, first: int) -> float:
     """A stock paho subscriber that does nothing but what the protocol asks."""
     stream = Stream(count, first)
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="noop")
-    client.on_connect = lambda *_: client.subscribe("#", qos=1)
+
+    def subscribe(*_: Any) -> None:
+        client.subscribe("#", qos=1)
+
+    client.on_connect = subscribe
     client.on_message = lambda *_: None
     client.connect("127.0.0.1", stream.port)
     client.loop_start()

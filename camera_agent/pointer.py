@@ -156,7 +156,8 @@ def decide(pointer, look, crash_reason="trial-crashed"):
     - a trial that has started twice (a fallback: eight times) is over: reverted, remembered by its mark, wiped;
     - a trial below the floor or damaged is dropped, without a mark: the release may be sent again;
     - the confirmed slot runs, whatever the floor says;
-    - if it is damaged, the other slot stands in, on trial, unless that release has failed its trial;
+    - if it is damaged, the other slot stands in, on trial, unless that release has failed its trial; should the
+      confirmed one read well again, it runs again;
     - without any pointer the older of two valid slots is the one that has proven itself (a newer one may never
       have run); a single valid slot runs on trial.
     """
@@ -167,6 +168,9 @@ def decide(pointer, look, crash_reason="trial-crashed"):
         facts = look(pointer.trial)
         floor = (pointer.epoch, pointer.sequence)
         fallback = pointer.flags & FALLBACK
+        if fallback and pointer.confirmed and look(pointer.confirmed):
+            healed = pointer.but(trial=0, attempts=0, flags=0)
+            return Decision(pointer.confirmed, False, healed, None, 0, None)
         if pointer.attempts >= (FALLBACK_ATTEMPTS if fallback else ATTEMPTS):
             ended = (pointer.trial, "reverted", crash_reason)
             mark = facts.mark if facts else pointer.failed

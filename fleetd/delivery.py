@@ -190,13 +190,14 @@ def _desired(one: DesiredState) -> Message:
     if one.digest is not None:
         body["digest"] = one.digest
     if one.deadline is not None:
-        body["deadline"] = one.deadline
+        body["deadline"] = int(one.deadline)
     return CameraTopic(one.camera, "down", "desired"), _json(body)
 
 
 def _command(one: Mapping[str, Any], now: float) -> Message:
     left = max(1, int(one["created_at"] + one["ttl_s"] - now))
-    body = {"id": one["id"], "t": now, "ttl": min(left, one["ttl_s"]), "args": one["args"]}
+    # Whole seconds: boards with 32-bit floats would read a fraction up to a minute wrong.
+    body = {"id": one["id"], "t": int(now), "ttl": min(left, one["ttl_s"]), "args": one["args"]}
     return CameraTopic(one["camera"], "down", f"cmd/{one['name']}"), _json(body)
 
 

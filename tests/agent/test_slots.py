@@ -210,6 +210,11 @@ def test_a_fallback_survives_more_power_cuts_than_a_trial_but_not_endless_crashe
     assert decision.ended == (1, "reverted", "trial-crashed")
 
 
+def test_a_confirmed_slot_that_reads_well_again_runs_again() -> None:
+    decision = decided(pointer(confirmed=2, trial=1, attempts=1, flags=FALLBACK), OLD, NEW)
+    assert (decision.use, decision.trial, decision.pointer.trial) == (2, False, 0)
+
+
 def test_a_release_that_failed_its_trial_never_stands_in() -> None:
     decision = decided(pointer(confirmed=2, failed=OLD.mark), OLD, None)
     assert (decision.use, decision.problem) == (0, "slot-damaged")
