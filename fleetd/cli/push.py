@@ -68,7 +68,8 @@ def push_model(
     key: Key = None,
     password_file: PasswordFile = None,
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Below this, a score is not to be trusted; it travels with the release.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Scores below are not to be trusted; for whoever reads them."),
     ] = 0.0,
     board: Annotated[
         list[str] | None, typer.Option("--board", help="Only cameras of this board; may be repeated.")

@@ -41,7 +41,7 @@ def test_a_typo_in_the_environment_refuses_to_start_and_offers_the_right_name(
 ) -> None:
     monkeypatch.setenv("FLEETD_HTTP__PROT", "1")
     with pytest.raises(
-        SettingsError, match="FLEETD_HTTP__PROT is no setting.*Did you mean FLEETD_HTTP__PORT"
+        SettingsError, match=r"FLEETD_HTTP__PROT is no setting.*Did you mean FLEETD_HTTP__PORT"
     ):
         load_settings()
 

@@ -6,7 +6,7 @@ import pytest
 
 from camera_agent import crypto
 from camera_agent.manifest import accepts, open_manifest
-from fleetd.bundles import manifests, release, romfs
+from fleetd.bundles import manifests, packing, romfs
 from fleetd.bundles.encodings import cut
 from fleetd.bundles.errors import (
     BundleError,
@@ -19,8 +19,9 @@ from fleetd.bundles.errors import (
 )
 from fleetd.bundles.inflating import deflate
 from fleetd.bundles.opening import Bundle, open_bundle
+from fleetd.bundles.packing import pack
 from fleetd.bundles.patching import make_patch
-from fleetd.bundles.release import BuiltRelease, build_release, check_release
+from fleetd.bundles.release import BuiltRelease, build_release, check_release, draft_release
 from fleetd.bundles.signing import OperatorKey
 from fleetd.protocol import limits
 from fleetd.protocol.manifest import Content, Manifest
@@ -130,7 +131,35 @@ def test_a_patch_is_offered_on_what_cameras_run() -> None:
 
 
 def test_a_patch_that_saves_nothing_is_not_offered() -> None:
-    assert len(build(bases=[b"something else entirely", build().content]).encodings) == 1
+    assert len(build(bases=[b"something else entirely"]).encodings) == 1
+
+
+def test_the_same_content_again_costs_next_to_nothing() -> None:
+    """Another threshold, another key: only the manifest is new."""
+    old = build()
+    new = build(threshold=0.7, bases=[old.content])
+    full, patch = new.encodings
+    assert new.content == old.content
+    assert (patch.base, patch.blocks) == (old.manifest.content.sha256, patch.blocks[:1])
+    assert patch.size < 0.01 * full.size
+    known = {old.manifest.content.sha256: old.content}
+    assert check_release(new.blob, data(new), [KEY.public], contents=known).content == old.content
+
+
+def test_a_draft_is_what_will_be_signed() -> None:
+    draft = draft_release(
+        pack(BUNDLE, ["OMVRT1060"]),
+        release_id="pets-7",
+        name="pets",
+        version="1.0",
+        epoch=1,
+        sequence=7,
+        created=1_700_000_000,
+    )
+    built = draft.sign(KEY)
+    assert built.blob[76:] == draft.payload == build().blob[76:]
+    assert draft.manifest_bytes == len(built.blob)
+    assert check_release(built.blob, data(built), [KEY.public]).manifest == draft.manifest
 
 
 def test_when_the_manifest_would_be_too_long_patches_are_given_up_first(
@@ -138,7 +167,7 @@ def test_when_the_manifest_would_be_too_long_patches_are_given_up_first(
 ) -> None:
     old = build().content
     bases = [old + bytes([n]) * 50 * n for n in range(12)]
-    monkeypatch.setattr(release, "_PATCH_WORTH", 10.0)
+    monkeypatch.setattr(packing, "_PATCH_WORTH", 10.0)
     assert len(build(retrained(BUNDLE), bases=bases).encodings) == 13
     monkeypatch.setattr(limits, "MANIFEST_BYTES", 3000)
     tight = build(retrained(BUNDLE), bases=bases)
