@@ -356,7 +356,7 @@ def test_a_bundle_that_cannot_work_never_leaves_the_operators_desk(
     camera = site.camera("cam-1")
     camera.start()
     first = site.push("demo-v1")
-    until(lambda: site.confirmed(first))
+    until(lambda: site.confirmed(first) and site.running("cam-1") == "model-1")
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     model = (bundle_folder("demo-v2") / "trained.tflite").read_bytes()
