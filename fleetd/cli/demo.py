@@ -179,7 +179,7 @@ class _Demo:
         table.add_column("camera")
         for release in releases:
             table.add_column(release, justify="right")
-        table.add_column("saw most often")
+        table.add_column(f"what it saw with {releases[-1]}")
         totals: dict[str, Score] = dict.fromkeys(releases, Score(0, 0))
         for camera in cameras:
             rows = self._daemon.registry.results(camera=camera.name, limit=1000)
@@ -190,8 +190,9 @@ class _Demo:
                 score = Score(right, len(own))
                 totals[release] = Score(totals[release].right + right, totals[release].seen + len(own))
                 cells.append(str(score))
-            common = Counter(row["label"] for row in rows).most_common(1)
-            table.add_row(camera.name, *cells, common[0][0] if common else "-")
+            seen = Counter(row["label"] for row in rows if row["release_id"] == releases[-1])
+            shown = ", ".join(f"{count} {label}" for label, count in sorted(seen.items()))
+            table.add_row(camera.name, *cells, shown)
         table.add_section()
         table.add_row("all", *(str(totals[release]) for release in releases), "")
         self._console.print(table)
