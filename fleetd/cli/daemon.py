@@ -106,7 +106,8 @@ def _stop_on_signal(stopping: threading.Event) -> None:
 def main() -> None:
     """Entry point: errors of ours are one sentence, never a traceback."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # answers an exit code where a command ended with one
+        sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as ended:
         sys.exit(ended.exit_code)
     except SettingsError as error:

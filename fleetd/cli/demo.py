@@ -26,6 +26,7 @@ from fleetd.app import Daemon
 from fleetd.bundles.signing import OperatorKey
 from fleetd.settings import load_settings
 from fleetd.simulator.assets import make_zip
+from fleetd.simulator.errors import check_available
 
 if TYPE_CHECKING:
     from fleetd.simulator.camera import VirtualCamera
@@ -53,6 +54,7 @@ class DemoFailedError(Exception):
 
 def run_demo(*, cameras: int, once: bool, stopping: threading.Event) -> int:
     """Runs the demo; the exit code is 0 when every camera took both models."""
+    check_available()
     logs.configure(level="warning")
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory(prefix="fleetd-demo-") as folder:

@@ -9,7 +9,10 @@ from typing import Any
 
 from camera_agent import settings as camera_settings
 from camera_agent.agent import IDLE_MS, Agent
+from fleetd.logs import get_logger
 from fleetd.simulator.desk_hal import DeskHal, Faults, ResetRequested
+
+log = get_logger(__name__)
 
 BOOT_SECONDS = 0.2  # between a reset and the next boot
 STOP_SECONDS = 10.0
@@ -55,7 +58,7 @@ class VirtualCamera:
         camera_settings.check(self._wanted)  # a wrong setting shows here, not in a thread
         self._hal: DeskHal | None = None
         self._agent: Any = None
-        self._truths: dict[str, list[str]] = {}
+        self._truths: dict[str, dict[int, str]] = {}
         self._ending: type[BaseException] | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -71,9 +74,8 @@ class VirtualCamera:
         return ("off", "off") if self._hal is None or not self.alive else self._hal.led_state
 
     def truth(self, boot: str, frame: int) -> str | None:
-        """What the picture of that boot's frame (from 1) really showed."""
-        truths = self._truths.get(boot, [])
-        return truths[frame - 1] if 0 < frame <= len(truths) else None
+        """What the picture of that boot's frame (from 1) really showed; None when that is long forgotten."""
+        return self._truths.get(boot, {}).get(frame)
 
     def start(self) -> None:
         """Boots it."""
@@ -97,6 +99,8 @@ class VirtualCamera:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
+            if self._thread.is_alive():
+                raise RuntimeError(f"{self.name} does not stop")
 
     def _run(self) -> None:
         cause = "power-on"
@@ -108,6 +112,9 @@ class VirtualCamera:
                 cause = "soft"
             except PowerCut:
                 break
+            except Exception as error:  # noqa: BLE001  # as main.py does: whatever it was, the board restarts
+                log.warning("virtual_camera_restarts", camera=self.name, error=repr(error))
+                cause = "soft"
             self._stopping.wait(BOOT_SECONDS)
 
     def _boot(self, cause: str) -> None:

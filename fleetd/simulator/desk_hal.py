@@ -49,7 +49,7 @@ class DeskModel:
         if self._hal.faults.slow_ms:
             time.sleep(self._hal.faults.slow_ms / 1000)
         scores = self._engine.classify(picture)
-        self._hal.truths.append(LABELS[kind])
+        self._hal.note_truth(LABELS[kind])
         return scores
 
 
@@ -66,7 +66,8 @@ class DeskHal:
         self._began = time.monotonic()
         self._captured = 0
         self.faults = faults or Faults()
-        self.truths: list[str] = []  # of classified frames, the first one's first
+        self.truths: dict[int, str] = {}  # number of the classified frame, from 1 -> what it showed
+        self._classified = 0
         self.led_state = ("off", "off")
         self.said: list[str] = []
 
@@ -191,6 +192,12 @@ class DeskHal:
         seed = self._seed * 1_000_003 + self._captured
         kind = (seed * 2_654_435_761 >> 7) % len(LABELS)
         return kind, draw(kind, seed, self._shape[0])
+
+    def note_truth(self, label: str) -> None:
+        """Remembers what the frame that was just classified showed; the oldest are forgotten."""
+        self._classified += 1
+        self.truths[self._classified] = label
+        self.truths.pop(self._classified - TRUTHS_KEPT, None)
 
     def load_model(self, content: Any, files: Any, _slot: str) -> DeskModel:
         """A model in LiteRT. Raises ModelError."""

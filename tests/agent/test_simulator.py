@@ -61,7 +61,7 @@ def accuracy(hal: DeskHal, name: str, frames: int) -> float:
     for _ in range(frames):
         scores = model.classify(hal.capture())
         said.append(LABELS[scores.index(max(scores))])
-    return sum(map(str.__eq__, said, hal.truths[-frames:])) / frames
+    return sum(map(str.__eq__, said, list(hal.truths.values())[-frames:])) / frames
 
 
 # --- pictures and models ----------------------------------------------------------------------------------
