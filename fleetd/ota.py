@@ -6,12 +6,13 @@ guarded by the old value: being killed anywhere repeats nothing, and two process
 way. Publishing is not done here: `wake` says that there is something to publish.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from fleetd.bundles.errors import KeyFileError
+from fleetd.bundles.errors import KeyFileError, ReleaseError
 from fleetd.bundles.release import check_release
 from fleetd.bundles.signing import check_public, key_id
 from fleetd.domain import assignment as lifecycle
@@ -28,7 +29,14 @@ from fleetd.domain.records import (
 )
 from fleetd.domain.rollout import check_settings, check_waves
 from fleetd.domain.target import parse_target
-from fleetd.errors import ConflictError, InvalidError, NotFoundError, UnknownReleaseError, UnknownRolloutError
+from fleetd.errors import (
+    ConflictError,
+    FleetError,
+    InvalidError,
+    NotFoundError,
+    UnknownReleaseError,
+    UnknownRolloutError,
+)
 from fleetd.logs import get_logger
 from fleetd.ports import Clock, Store, UnitOfWork
 from fleetd.updates.changes import change_rollout, end, halt, offer
@@ -175,6 +183,21 @@ class Ota:
         """The signed manifest, byte for byte."""
         with self._store.reading() as work:
             return work.releases.manifest(release_id)
+
+    def content(self, release_id: str) -> bytes:
+        """What the release puts into a camera's slot, unpacked: up to 16 MB that are what its digest says."""
+        sha256 = self.release(release_id).content_sha256
+        try:
+            content = StoredContents(self._store)[sha256]
+        except (KeyError, ReleaseError):
+            content = b""
+        if hashlib.sha256(content).hexdigest() != sha256:
+            log.error("content_damaged", release=release_id)
+            raise FleetError(
+                f"What is stored of {release_id} is damaged. Push the model again: that makes a new release.",
+                release=release_id,
+            )
+        return content
 
     # -- rollouts --------------------------------------------------------------------------------------------
 

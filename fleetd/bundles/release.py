@@ -1,6 +1,7 @@
 """A release: a bundle with a signed manifest and the encodings in which cameras fetch it.
 
-    built = build_release(bundle, release_id="bees-7", ..., key=key)          the operator's side
+    built = build_release(bundle, release_id="bees-7", ..., key=key)          the operator's side, or in two steps:
+    built = draft_release(packed, release_id="bees-7", ...).sign(key)         (what was packed costs nothing to look at)
     checked = check_release(built.blob, [e.data for e in built.encodings], public_keys)      the server's side
 
 The server trusts nothing that it can find out itself: the signature, every digest, what the encodings unpack to,
@@ -10,27 +11,21 @@ what the model is, and whether the boards can run it are all checked again on up
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from pydantic import ValidationError
 
 from fleetd import boards as board_profiles
-from fleetd.boards import BoardProfile
 from fleetd.bundles import manifests, romfs
-from fleetd.bundles.content import build_content, facts_of, read_content
+from fleetd.bundles.content import facts_of, read_content
 from fleetd.bundles.encodings import Encoded, cut
-from fleetd.bundles.errors import ContentRejectedError, PreflightError, ReleaseError
-from fleetd.bundles.inflating import deflate
+from fleetd.bundles.errors import ContentRejectedError, ReleaseError
 from fleetd.bundles.opening import Bundle
-from fleetd.bundles.patching import make_patch
-from fleetd.bundles.preflight import Finding, check, refusals
+from fleetd.bundles.packing import Packed, judge, pack
+from fleetd.bundles.preflight import Finding
 from fleetd.bundles.signing import OperatorKey, verify
 from fleetd.bundles.tflite import Model, read_model
 from fleetd.protocol import limits
 from fleetd.protocol.manifest import HEADER_BYTES, KEY_ID_BYTES, MAGIC, Content, Manifest
-
-_PATCH_WORTH: Final = 0.8  # of the full encoding: a patch that saves less is not offered
-_PATCHES: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +58,28 @@ class CheckedRelease:
     findings: tuple[Finding, ...]  # warnings
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A release without a signature: `payload` are the manifest's bytes that will be signed."""
+
+    manifest: Manifest
+    payload: bytes
+    content: bytes
+    encodings: tuple[Encoded, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def manifest_bytes(self) -> int:
+        """What the signed manifest will have."""
+        return HEADER_BYTES + len(self.payload)
+
+    def sign(self, key: OperatorKey) -> BuiltRelease:
+        """The release."""
+        return BuiltRelease(
+            self.manifest, key.sign(self.payload), self.content, self.encodings, self.findings
+        )
+
+
 def build_release(
     bundle: Bundle,
     *,
@@ -80,17 +97,37 @@ def build_release(
 ) -> BuiltRelease:
     """The signed release of this bundle for boards whose omv.arch() starts with one of `boards` ("*": any).
 
-    `bases` are contents that cameras run now: a patch on each is offered where it saves a fifth or more.
-    `created` and `expires` are Unix seconds. Raises ModelError, PreflightError or ReleaseError.
+    `bases`: see `pack`. `created` and `expires` are Unix seconds. Raises ModelError, PreflightError or ReleaseError.
     """
-    if not boards:
-        raise ReleaseError('Name the boards that the release is for, or "*" for any.')
-    model = read_model(bundle.model)
-    profiles = board_profiles.covered(boards)
-    image = build_content(bundle.model, bundle.labels)
-    findings = _preflight(model, bundle.labels, profiles, len(image.data))
-    full = cut("deflate", deflate(image.data))
-    encodings = [full, *_patches(image.data, bases, below=_PATCH_WORTH * full.size)]
+    draft = draft_release(
+        pack(bundle, boards, bases),
+        release_id=release_id,
+        name=name,
+        version=version,
+        epoch=epoch,
+        sequence=sequence,
+        created=created,
+        expires=expires,
+        threshold=threshold,
+    )
+    return draft.sign(key)
+
+
+def draft_release(
+    packed: Packed,
+    *,
+    release_id: str,
+    name: str,
+    version: str,
+    epoch: int,
+    sequence: int,
+    created: int,
+    expires: int | None = None,
+    threshold: float = 0.0,
+) -> Draft:
+    """The release as it would be signed. Patches for which the manifest has no room are left out. ReleaseError."""
+    encodings = list(packed.encodings)
+    content = packed.image.data
     while True:
         try:
             manifest = Manifest(
@@ -103,14 +140,14 @@ def build_release(
                 sequence=sequence,
                 created=created,
                 expires=expires,
-                boards=list(boards),
+                boards=list(packed.boards),
                 content=Content(
-                    size=len(image.data),
-                    sha256=hashlib.sha256(image.data).hexdigest(),
-                    files=list(image.files),
+                    size=len(content),
+                    sha256=hashlib.sha256(content).hexdigest(),
+                    files=list(packed.image.files),
                 ),
                 encodings=[encoded.entry() for encoded in encodings],
-                model=facts_of(model, bundle.labels),
+                model=packed.facts,
                 threshold=threshold,
             )
         except ValidationError as error:
@@ -120,13 +157,14 @@ def build_release(
                 f"The release cannot be built: {where}: {first['msg']}.", field=where
             ) from None
         payload = manifests.canonical(manifest)
-        if HEADER_BYTES + len(payload) <= limits.MANIFEST_BYTES:
-            return BuiltRelease(manifest, key.sign(payload), image.data, tuple(encodings), tuple(findings))
+        draft = Draft(manifest, payload, content, tuple(encodings), packed.findings)
+        if draft.manifest_bytes <= limits.MANIFEST_BYTES:
+            return draft
         if len(encodings) == 1:
             raise ReleaseError(
-                f"The manifest would have {HEADER_BYTES + len(payload)} bytes; at most {limits.MANIFEST_BYTES} "
+                f"The manifest would have {draft.manifest_bytes} bytes; at most {limits.MANIFEST_BYTES} "
                 "are possible. Name fewer boards.",
-                size=HEADER_BYTES + len(payload),
+                size=draft.manifest_bytes,
             )
         encodings.pop()  # the patch that saves least
 
@@ -164,7 +202,7 @@ def check_release(
     profiles = board_profiles.covered(manifest.boards)
     data, labels = read_content(image)
     model = read_model(data)
-    findings = _preflight(model, labels, profiles, len(content))
+    findings = judge(model, labels, profiles, len(content))
     if facts_of(model, labels) != manifest.model:
         raise ContentRejectedError("manifest-invalid", "The model is not what the manifest says of it.")
     return CheckedRelease(
@@ -177,26 +215,6 @@ def check_release(
         encodings=cuts,
         findings=tuple(findings),
     )
-
-
-def _preflight(
-    model: Model, labels: Sequence[str], profiles: Sequence[BoardProfile], size: int
-) -> list[Finding]:
-    """The warnings of every board, each once; PreflightError when one of them refuses."""
-    findings = dict.fromkeys(
-        finding for profile in profiles for finding in check(model, labels, profile, content_bytes=size)
-    )
-    if refused := refusals(list(findings)):
-        raise PreflightError(refused)
-    return list(findings)
-
-
-def _patches(content: bytes, bases: Iterable[bytes], *, below: float) -> list[Encoded]:
-    """Patches on these contents that have fewer bytes than `below`, the smallest first."""
-    distinct = {hashlib.sha256(base).hexdigest(): base for base in bases if base != content}
-    made = [cut("patch", make_patch(base, content), digest) for digest, base in distinct.items()]
-    worth = [encoded for encoded in made if encoded.size < below]
-    return sorted(worth, key=lambda encoded: encoded.size)[:_PATCHES]
 
 
 def _matching(manifest: Manifest, encodings: Sequence[bytes]) -> tuple[Encoded, ...]:

@@ -1,6 +1,7 @@
 """Asking fleetd over HTTP. The only place that knows httpx; every failure leaves as a CliError."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Self
 from urllib.parse import quote
 
@@ -80,11 +81,32 @@ class Api:
         timeout = httpx.Timeout(UPLOAD_SECONDS, connect=CONNECT_SECONDS)
         return self._json(self._send("POST", ("releases",), files=files, timeout=timeout))
 
+    def download(self, *path: str | int, limit: int) -> bytes:
+        """The bytes at an address; CliError when there are more than `limit`."""
+        headers = {"Accept": "application/octet-stream", "Accept-Encoding": "identity"}
+        taken = bytearray()
+        with self._reaching(), self._client.stream("GET", _address(path), headers=headers) as response:
+            if not response.is_success:
+                response.read()
+                raise _refusal(response)
+            for piece in response.iter_bytes():
+                taken += piece
+                if len(taken) > limit:
+                    raise CliError(f"{self.server.url} answers with more than {limit} bytes.")
+        return bytes(taken)
+
     def _send(self, method: str, path: Sequence[str | int], **options: Any) -> httpx.Response:
-        # Every part is quoted whole: a name with a slash cannot become another address.
-        address = "/" + "/".join(quote(str(part), safe="") for part in path)
+        with self._reaching():
+            response = self._client.request(method, _address(path), **options)
+        if not response.is_success:
+            raise _refusal(response)
+        return response
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Turns whatever keeps the server from answering into a CliError."""
         try:
-            response = self._client.request(method, address, **options)
+            yield
         except httpx.ConnectError as error:
             raise UnreachableError(
                 f"fleetd cannot be reached at {self.server.url}: {safe(error)}.",
@@ -95,14 +117,11 @@ class Api:
                 f"fleetd at {self.server.url} did not answer in time.",
                 "Look again with `fleetctl status`: what was asked for may have happened.",
             ) from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             raise UnreachableError(
                 f"The connection to fleetd at {self.server.url} failed: {safe(error)}.",
                 "Look again with `fleetctl status`: what was asked for may have happened.",
             ) from error
-        if not response.is_success:
-            raise _refusal(response)
-        return response
 
     def _json(self, response: httpx.Response) -> Any:
         if not response.content:
@@ -113,6 +132,11 @@ class Api:
             raise CliError(
                 f"{self.server.url} answers, but not as fleetd does.", "Check the address and its port."
             ) from error
+
+
+def _address(path: Sequence[str | int]) -> str:
+    """Every part is quoted whole: a name with a slash cannot become another address."""
+    return "/" + "/".join(quote(str(part), safe="") for part in path)
 
 
 def _refusal(response: httpx.Response) -> CliError:

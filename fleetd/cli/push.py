@@ -1,11 +1,10 @@
 """`fleetctl push-model`: from a bundle on this machine to the cameras a query names.
 
 The bundle is judged for every board before anything leaves this machine, and signed here: fleetd and the
-broker only carry what the operator's key has signed.
+broker only carry what the operator's key has signed. Cameras that run a similar model fetch a patch on it; so
+what they run is fetched from fleetd first, and checked.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -18,13 +17,14 @@ from fleetd.cli.inspect import Labels
 from fleetd.cli.keys import Key, PasswordFile
 from fleetd.cli.reasons import advice
 from fleetd.cli.session import Json, Session, session_of
-from fleetd.cli.text import counted, safe, size
+from fleetd.cli.text import counted, safe
 from fleetd.cli.watch import conclude, watch
 
 if TYPE_CHECKING:  # reading models and signing take libraries that help does not need
-    from fleetd.boards import BoardProfile
-    from fleetd.bundles.release import BuiltRelease
-    from fleetd.cli.examine import Examined
+    from fleetd.bundles.packing import Packed
+    from fleetd.bundles.release import Draft
+    from fleetd.cli.aim import Aim
+    from fleetd.cli.examine import BoardReport, Examined
 
 DAY_SECONDS: Final = 86400
 
@@ -37,17 +37,7 @@ class Wishes:
     version: str | None
     threshold: float
     expires_days: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """Whom a push would reach."""
-
-    cameras: int
-    boards: tuple["BoardProfile", ...]
-    counts: Mapping[str, int]  # cameras by board key
-    prefixes: tuple[str, ...]  # what the manifest names as boards: beginnings of omv.arch()
-    silent: int  # cameras that have not said which board they are
+    patches: bool
 
 
 def push_model(
@@ -81,8 +71,12 @@ def push_model(
         int | None, typer.Option(min=0, help="Halt after more bad outcomes than this; usually 1.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Stop before anything is signed or sent.")
+        bool, typer.Option("--dry-run", help="Say what it would cost; nothing is signed or sent.")
     ] = False,
+    link_kbit: Annotated[
+        int, typer.Option(min=1, max=10_000_000, help="A camera's link in kbit/s, to reckon seconds.")
+    ] = 2000,
+    no_patches: Annotated[bool, typer.Option("--no-patches", help="Offer the full encoding only.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     watching: Annotated[
         bool, typer.Option("--watch/--no-watch", help="Watch until the rollout ends.")
@@ -90,30 +84,37 @@ def push_model(
     as_json: Json = False,
 ) -> None:
     """Push a model to cameras. Exit code 0: all confirmed; 2: it does not fit; 3: not all confirmed."""
-    from fleetd.cli import examine  # noqa: PLC0415  # see above
+    from fleetd.cli import aim, cost, examine  # noqa: PLC0415  # see above
 
     session = session_of(ctx)
     shares = _shares(waves)
     key_file = keystore.key_path(session.env, key)
+    wishes = Wishes(name, version, threshold, expires_days, patches=not no_patches)
     examined = examine.examine(bundle, labels)
     if not as_json:
         examine.print_facts(session.out, examined)
-    aim = _aim(session, to, board or [])
-    _judge(session, examined, aim, as_json=as_json)
+    aimed = aim.aim_at(session, to, board or [])
+    refused = _judge(session, examined, aimed, as_json=as_json)
     if dry_run:
-        session.out.warn(
-            f"Dry run: nothing was signed or sent. It would go to {counted(aim.cameras, 'camera')}."
-        )
+        _rehearse(session, examined, aimed, refused, wishes, link_kbit, as_json=as_json)
+    _check_fits(refused, aimed, as_json=as_json)
+    if dry_run:
         return
     _check_trusted(session, key_file)
+    packed = _pack(session, examined, aimed, wishes)
+    estimate = cost.cost_of(_draft(session, examined, packed, wishes), aimed)
+    session.out.warn(cost.summary(estimate))
+    for camera, why in estimate.unable:
+        session.out.warn(f"  {safe(camera)} cannot take it: {safe(why)}")
     if not yes:
         steps = ", ".join(f"{share} %" for share in shares)
-        typer.confirm(f"Push to {counted(aim.cameras, 'camera')} ({steps})?", abort=True, err=True)
+        typer.confirm(f"Push to {counted(len(aimed.members), 'camera')} ({steps})?", abort=True, err=True)
 
-    wishes = Wishes(name, version, threshold, expires_days)
-    built = _build(session, examined, aim.prefixes, wishes, key_file, password_file)
+    signing = keystore.load(key_file, password_file)
+    # Numbered anew: answering takes a while, and others push too.
+    built = _draft(session, examined, packed, wishes).sign(signing)
     release = session.api.upload(built.blob, [encoded.data for encoded in built.encodings])
-    session.out.warn(f"Uploaded {safe(release['id'])} ({_sizes(built)}).")
+    session.out.warn(f"Uploaded {safe(release['id'])}.")
 
     plan: dict[str, Any] = {"release": release["id"], "target": to, "waves": shares}
     skipped = session.api.post("rollouts", "preview", body=plan)["skipped"]
@@ -126,65 +127,79 @@ def push_model(
     session.out.warn(f"Rollout {rollout['id']} has started.")
     view = watch(session, rollout["id"], quiet=as_json) if watching else None
     if as_json:
-        session.out.json({"release": release, "rollout": rollout, "skipped": skipped, "outcome": view})
+        session.out.json(
+            {
+                "release": release,
+                "cost": cost.as_data(estimate, link_kbit),
+                "rollout": rollout,
+                "skipped": skipped,
+                "outcome": view,
+            }
+        )
     if view is not None:
         conclude(session, view)
     elif not as_json:
         session.out.say(f"`fleetctl rollouts watch {rollout['id']}` watches it.")
 
 
-def _aim(session: Session, to: str, wanted: Sequence[str]) -> Aim:
-    """The cameras a query names, on the wanted boards if any are named; CliError when there are none."""
-    from fleetd import boards  # noqa: PLC0415  # see above
-
-    chosen = [boards.named(name) for name in wanted]
-    found: list[dict[str, Any]] = session.api.get("cameras", target=to)
-    placed = [(camera, boards.find(camera["board"]) if camera["board"] else None) for camera in found]
-    if chosen:
-        placed = [(camera, board) for camera, board in placed if board is None or board in chosen]
-    if not placed:
-        raise CliError(
-            f"No camera matches {safe(to)}{' on these boards' if chosen else ''}.",
-            "`fleetctl cameras list` shows them; docs/updates.md explains queries.",
-            exit_code=UNUSABLE,
-        )
-    known = [board for _, board in placed if board is not None]
-    prefixes = {board.arch for board in chosen}
-    for camera, board in placed:  # a board without a profile is named by what its cameras report
-        if board is not None:
-            prefixes.add(camera["board"] if board is boards.GENERIC else board.arch)
-    return Aim(
-        cameras=len(placed),
-        boards=tuple(dict.fromkeys((*chosen, *known))) or (boards.GENERIC,),
-        counts=Counter(board.key for board in known),
-        prefixes=tuple(sorted(prefixes)) or ("*",),
-        silent=len(placed) - len(known),
-    )
-
-
-def _judge(session: Session, examined: "Examined", aim: Aim, *, as_json: bool) -> None:
-    """Prints what every board makes of the model; CliError when one refuses."""
+def _judge(session: Session, examined: "Examined", aimed: "Aim", *, as_json: bool) -> list["BoardReport"]:
+    """Prints what every board makes of the model; answers the reports of those that refuse it."""
     from fleetd.cli import examine  # noqa: PLC0415  # see above
 
-    reports = examine.judge(examined, aim.boards)
+    reports = examine.judge(examined, aimed.boards)
     if not as_json:
         session.out.say("")
-        examine.print_verdicts(session.out, reports, aim.counts)
-    if aim.silent:
+        examine.print_verdicts(session.out, reports, aimed.counts)
+    if aimed.silent:
         session.out.warn(
-            f"Not known yet which board: {counted(aim.silent, 'camera')}, which will judge for themselves."
+            f"Not known yet which board: {counted(aimed.silent, 'camera')}, which will judge for themselves."
         )
-    refused = [report for report in reports if report.verdict == "refused"]
+    return [report for report in reports if report.verdict == "refused"]
+
+
+def _check_fits(refused: list["BoardReport"], aimed: "Aim", *, as_json: bool) -> None:
+    """CliError when a board refuses."""
     if not refused:
         return
     todo = "The reasons and remedies stand above."
     if as_json:  # they do not
         todo = " ".join(f"{found.message} {found.remedy}" for report in refused for found in report.findings)
-    fitting = [report.board.key for report in reports if report not in refused]
+    unfit = [report.board for report in refused]
+    fitting = [board.key for board in aimed.boards if board not in unfit]
     if fitting:
         todo += f" To push to the others only: {' '.join(f'--board {key}' for key in fitting)}"
-    names = ", ".join(report.board.name for report in refused)
+    names = ", ".join(board.name for board in unfit)
     raise CliError(f"The model cannot run on {names}. Nothing was sent.", safe(todo), exit_code=UNUSABLE)
+
+
+def _rehearse(
+    session: Session,
+    examined: "Examined",
+    aimed: "Aim",
+    refused: list["BoardReport"],
+    wishes: Wishes,
+    link_kbit: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Says what the push would cost those that can take it, and who cannot."""
+    from fleetd.cli import cost  # noqa: PLC0415  # see above
+
+    why = {report.board: report.findings[0].message for report in refused}
+    unable = [(one.name, why[one.board]) for one in aimed.members if one.board in why]
+    able = aimed.without(why)
+    if not able.members:
+        return
+    packed = _pack(session, examined, able, wishes)
+    estimate = cost.cost_of(_draft(session, examined, packed, wishes), able, unable)
+    if as_json:
+        session.out.json({"cost": cost.as_data(estimate, link_kbit)})
+    else:
+        session.out.say("")
+        cost.print_cost(session.out, estimate, link_kbit)
+    session.out.warn(
+        f"Dry run: nothing was signed or sent. It would go to {counted(estimate.cameras, 'camera')}."
+    )
 
 
 def _check_trusted(session: Session, key_file: Path) -> None:
@@ -204,39 +219,32 @@ def _check_trusted(session: Session, key_file: Path) -> None:
         )
 
 
-def _build(
-    session: Session,
-    examined: "Examined",
-    boards: Sequence[str],
-    wishes: Wishes,
-    key_file: Path,
-    password_file: Path | None,
-) -> "BuiltRelease":
-    """The signed release, numbered as fleetd expects the next one."""
-    from fleetd.bundles.release import build_release  # noqa: PLC0415  # see above
+def _pack(session: Session, examined: "Examined", aimed: "Aim", wishes: Wishes) -> "Packed":
+    """What the release carries, with patches on what the cameras run."""
+    from fleetd.bundles.packing import pack  # noqa: PLC0415  # see above
+    from fleetd.cli import bases  # noqa: PLC0415  # see above
 
-    key = keystore.load(key_file, password_file)
+    found = bases.fetch(session, bases.grouped(aimed.members)) if wishes.patches else []
+    return pack(examined.bundle, aimed.prefixes, found)
+
+
+def _draft(session: Session, examined: "Examined", packed: "Packed", wishes: Wishes) -> "Draft":
+    """The release, numbered as fleetd expects the next one."""
+    from fleetd.bundles.release import draft_release  # noqa: PLC0415  # see above
+
     coming = session.api.get("releases", "next", kind="model")
     now = int(session.now())
-    return build_release(
-        examined.bundle,
+    return draft_release(
+        packed,
         release_id=str(coming["release"]),
         name=wishes.name or examined.bundle.name,
         version=wishes.version or str(coming["sequence"]),
         epoch=int(coming["epoch"]),
         sequence=int(coming["sequence"]),
-        boards=boards,
         created=now,
-        key=key,
         expires=None if wishes.expires_days is None else now + wishes.expires_days * DAY_SECONDS,
         threshold=wishes.threshold,
     )
-
-
-def _sizes(built: "BuiltRelease") -> str:
-    """What a camera has to fetch."""
-    smallest = min(encoded.size for encoded in built.encodings)
-    return f"{size(len(built.content))}, {size(smallest)} over the air"
 
 
 def _shares(text: str) -> list[int]:

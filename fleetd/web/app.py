@@ -61,6 +61,7 @@ def create_app(
     )
     app.state.services = Services(registry=registry, ota=ota, access=access, status=status, clock=clock)
     app.state.uploading = asyncio.Lock()
+    app.state.unpacking = asyncio.Semaphore(releases.CONTENTS_AT_ONCE)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     app.add_exception_handler(FleetError, _on_fleet_error)

@@ -1,10 +1,12 @@
 """/releases: upload a signed release, look at those that exist."""
 
+import asyncio
 from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request, Response, status
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from fleetd.errors import UnavailableError
 from fleetd.web.inputs import NewestQuery, ReleasePath
@@ -12,6 +14,7 @@ from fleetd.web.services import Operator, OtaService, Viewer
 from fleetd.web.uploads import read_release
 
 router = APIRouter(prefix="/releases", tags=["releases"])
+CONTENTS_AT_ONCE: Final = 4  # of up to 16 MB each, in memory until they are sent
 
 _UPLOAD_SCHEMA: Final[dict[str, Any]] = {
     "requestBody": {
@@ -101,3 +104,37 @@ def show(release_id: ReleasePath, ota: OtaService, _: Viewer) -> ReleaseOut:
 def manifest(release_id: ReleasePath, ota: OtaService, _: Viewer) -> Response:
     """The signed manifest, byte for byte as cameras check it."""
     return Response(ota.manifest(release_id), media_type="application/octet-stream")
+
+
+class _Held(Response):
+    """An answer that gives its place back when it was sent, or cannot be."""
+
+    def __init__(self, content: bytes, places: asyncio.Semaphore) -> None:
+        super().__init__(content, media_type="application/octet-stream")
+        self._places = places
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._places.release()
+
+
+@router.get(
+    "/{release_id}/content",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+async def content(request: Request, release_id: ReleasePath, ota: OtaService, _: Operator) -> Response:
+    """What lies in the slot of a camera that runs the release: bytes with the digest `content_sha256`."""
+    places: asyncio.Semaphore = request.app.state.unpacking
+    if places.locked():
+        raise UnavailableError("Other contents are being fetched. Nothing was changed; try again shortly.")
+    await places.acquire()
+    try:
+        held = _Held(await run_in_threadpool(ota.content, release_id), places)
+    except BaseException:
+        places.release()
+        raise
+    return held

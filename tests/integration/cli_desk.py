@@ -133,6 +133,14 @@ class Fleet:
         for name in names:
             self._land(name, "status", online=True, board=board, firmware="4.8.1")
 
+    def runs(self, name: str, release: str, digest: str, *, slot_bytes: int | None = None) -> None:
+        """A camera says what it runs, and perhaps how large its slots are."""
+        running = {"id": release, "digest": digest, "sequence": 1, "epoch": 1}
+        facts: dict[str, Any] = {"online": True, "board": RT1062, "firmware": "4.8.1", "release": running}
+        if slot_bytes is not None:
+            facts["storage"] = {"backend": "flash", "slot_bytes": slot_bytes}
+        self._land(name, "status", **facts)
+
     def step(self) -> None:
         """Each camera that takes part reports its next step; then fleetd draws its conclusions."""
         for rollout in self._rig.ota.rollouts():

@@ -1,11 +1,14 @@
 """The HTTP API: who may do what, and what it answers."""
 
+import asyncio
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from fastapi.routing import APIRoute
 
 from fleetd.bundles.signing import OperatorKey
@@ -13,8 +16,10 @@ from fleetd.domain.records import Role
 from fleetd.errors import (
     FleetError,
 )
+from fleetd.store import tables
 from fleetd.store.landing import DeadLetter
 from fleetd.web.app import PREFIX
+from fleetd.web.releases import CONTENTS_AT_ONCE
 from tests.integration.api_rig import START, Rig, error_of, running_rig, upload
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -50,6 +55,7 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("POST", "/releases", OPERATOR, "upload", 201),
     ("GET", "/releases/{release}", VIEWER, None, 200),
     ("GET", "/releases/{release}/manifest", VIEWER, None, 200),
+    ("GET", "/releases/{release}/content", OPERATOR, None, 200),
     ("POST", "/rollouts/preview", OPERATOR, {"release": "{release}", "target": "all"}, 200),
     ("POST", "/rollouts", OPERATOR, {"release": "{release}", "target": "id=cam-1"}, 201),
     ("GET", "/rollouts", VIEWER, None, 200),
@@ -345,6 +351,44 @@ def test_a_release_goes_up_and_its_manifest_comes_back_byte_for_byte(rig: Rig, k
     assert manifest.content == built.blob
     assert manifest.headers["content-type"] == "application/octet-stream"
     assert rig.viewer.get("/releases/next").json()["release"] == "model-2"
+
+
+def test_the_content_comes_back_unpacked_as_it_lies_in_a_cameras_slot(rig: Rig, key: OperatorKey) -> None:
+    rig.trust(key)
+    built = rig.build(key)
+    release = rig.ota.add_release(built.blob, [one.data for one in built.encodings], actor="rig")
+    answer = rig.operator.get(f"/releases/{release.id}/content")
+    assert answer.content == built.content
+    assert hashlib.sha256(answer.content).hexdigest() == release.content_sha256
+    assert answer.headers["content-type"] == "application/octet-stream"
+
+
+def test_a_content_that_was_damaged_in_the_store_is_not_given_out(rig: Rig, key: OperatorKey) -> None:
+    rig.trust(key)
+    release = rig.release(key)
+    with rig.store.connect(write=True) as connection:
+        connection.execute(sa.update(tables.encodings).values(data=b"\x00" * 100))
+    answer = rig.operator.get(f"/releases/{release}/content")
+    assert answer.status_code == 500
+    assert "damaged" in error_of(answer)["message"]
+
+
+def test_contents_are_fetched_a_few_at_a_time_and_every_place_is_given_back(
+    rig: Rig, key: OperatorKey
+) -> None:
+    rig.trust(key)
+    address = f"/releases/{rig.release(key)}/content"
+    for _ in range(2 * CONTENTS_AT_ONCE):
+        assert rig.operator.get(address).status_code == 200
+        assert rig.operator.get("/releases/model-99/content").status_code == 404
+    places = rig.app.state.unpacking
+    for _ in range(CONTENTS_AT_ONCE):
+        asyncio.run(places.acquire())
+    answer = rig.operator.get(address)
+    assert answer.status_code == 503
+    assert error_of(answer)["code"] == "unavailable"
+    places.release()
+    assert rig.operator.get(address).status_code == 200
 
 
 def test_releases_that_no_accepted_key_signed_are_refused_with_the_reason(rig: Rig, key: OperatorKey) -> None:

@@ -49,6 +49,7 @@ def still_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         ("GET", "/cameras/nobody-there", {}, 404, "unknown_camera"),
         ("GET", "/releases/model-99", {}, 404, "unknown_release"),
         ("GET", "/releases/model-99/manifest", {}, 404, "unknown_release"),
+        ("GET", "/releases/model-99/content", {}, 404, "unknown_release"),
         ("GET", "/rollouts/99", {}, 404, "unknown_rollout"),
         ("GET", "/commands/0123456789abcdef", {}, 404, "not_found"),
         ("DELETE", "/tokens/nobody", {}, 404, "not_found"),
@@ -236,7 +237,16 @@ HOSTILE: Final = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("path", ["/cameras/{}", "/cameras/{}/leds", "/releases/{}", "/releases/{}/manifest"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/cameras/{}",
+        "/cameras/{}/leds",
+        "/releases/{}",
+        "/releases/{}/manifest",
+        "/releases/{}/content",
+    ],
+)
 def test_hostile_names_reach_no_service(
     still_rig: Rig, monkeypatch: pytest.MonkeyPatch, path: str, name: str
 ) -> None:
@@ -247,6 +257,7 @@ def test_hostile_names_reach_no_service(
     monkeypatch.setattr(still_rig.registry, "sightings", reached)
     monkeypatch.setattr(still_rig.ota, "release", reached)
     monkeypatch.setattr(still_rig.ota, "manifest", reached)
+    monkeypatch.setattr(still_rig.ota, "content", reached)
     answer = still_rig.admin.get(path.format(name))
     assert answer.status_code in (404, 422)
     assert error_of(answer)["code"] in ("malformed", "unknown_path")

@@ -114,6 +114,7 @@ def test_a_patch_turns_any_base_into_any_content(base: bytes, new: bytes, at: in
     mixed = base[at:] + new + base[: at + gap]
     assert apply_patch(base, make_patch(base, mixed), len(mixed)) == mixed
     assert apply_patch(base, make_patch(base, new), len(new)) == new
+    assert apply_patch(base, make_patch(base, mixed, variant=gap), len(mixed)) == mixed
 
 
 @pytest.mark.parametrize("size", [1, 1000, 200_000])

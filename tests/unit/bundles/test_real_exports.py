@@ -8,6 +8,7 @@ import pytest
 from fleetd.boards import named
 from fleetd.bundles.errors import BundleError
 from fleetd.bundles.opening import Bundle, open_bundle
+from fleetd.bundles.packing import pack
 from fleetd.bundles.preflight import check
 from fleetd.bundles.tflite import read_model
 from tests.unit.bundles.models import real
@@ -85,3 +86,34 @@ def test_notes_in_place_of_labels_are_refused(tmp_path: Path) -> None:
     shutil.copy(real("models/nutriscan/labels_history/4-e27847cc7d.txt"), tmp_path / "labels.txt")
     with pytest.raises(BundleError, match="more than once"):
         open_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "share"),
+    [
+        # Two projects of different people: what they share is the backbone that both began with.
+        ("models/singtown-mask/v1", "models/nutriscan/v1", 0.15),
+        # The same classifier once more: only its threshold changes.
+        ("models/nutriscan/v1", "models/nutriscan/v1", 0.001),
+    ],
+)
+def test_a_retrained_classifier_travels_as_a_small_patch(old: str, new: str, share: float) -> None:
+    base = pack(open_bundle(real(old)), ["OMVRT1060"])
+    packed = pack(open_bundle(real(new)), ["OMVRT1060"], bases=[base.image.data])
+    (patch,) = packed.patches
+    measured = patch.size / len(packed.image.data)
+    print(f"{old} -> {new}: {patch.size} bytes, {measured:.1%} of the file, {packed.full.size} in full")
+    assert measured <= share
+    assert patch.decode(len(packed.image.data), base.image.data) == packed.image.data
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("demo-model/v1", "demo-model/v2"),  # trained from the start: 15 % saved
+        ("models/nutriscan/v1", "models/speed-sign/v1"),  # another network
+    ],
+)
+def test_models_that_have_little_in_common_get_no_patch(old: str, new: str) -> None:
+    base = pack(open_bundle(real(old)), ["OMVRT1060"])
+    assert pack(open_bundle(real(new)), ["OMVRT1060"], bases=[base.image.data]).patches == ()

@@ -134,6 +134,22 @@ def test_a_patch_that_saves_nothing_is_not_offered() -> None:
     assert len(build(bases=[b"something else entirely"]).encodings) == 1
 
 
+def test_bases_that_differ_only_where_the_content_is_new_get_a_patch_each() -> None:
+    """Only the last layer is trained: the patches' bytes would be the same, and encodings are known by these."""
+
+    def version(fill: int) -> Bundle:
+        def change(model: Any) -> None:
+            model.buffers[1].data = bytes(model.buffers[1].data)[:-200] + bytes([fill]) * 200
+
+        return replace(BUNDLE, model=make(Plan(height=48, width=48), change))
+
+    olds = {one.manifest.content.sha256: one.content for one in (build(version(n)) for n in range(252, 256))}
+    assert len({make_patch(old, build(version(251)).content) for old in olds.values()}) == 1
+    new = build(version(251), bases=olds.values())
+    assert {encoded.base for encoded in new.encodings[1:]} == olds.keys()
+    assert check_release(new.blob, data(new), [KEY.public], contents=olds).content == new.content
+
+
 def test_the_same_content_again_costs_next_to_nothing() -> None:
     """Another threshold, another key: only the manifest is new."""
     old = build()

@@ -1,0 +1,95 @@
+"""What a release carries, before it has a number and a signature: its content, and the forms in which it travels.
+
+    packed = pack(bundle, ["OMVRT1060"], bases=[content that cameras run now])
+    packed.full, packed.patches
+
+Packing takes the time (compressing, finding patches); naming and signing what was packed is `release`'s business.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fleetd import boards as board_profiles
+from fleetd.boards import BoardProfile
+from fleetd.bundles.content import build_content, facts_of
+from fleetd.bundles.encodings import Encoded, cut
+from fleetd.bundles.errors import PreflightError, ReleaseError
+from fleetd.bundles.inflating import deflate
+from fleetd.bundles.opening import Bundle
+from fleetd.bundles.patching import make_patch
+from fleetd.bundles.preflight import Finding, check, refusals
+from fleetd.bundles.romfs import Image
+from fleetd.bundles.tflite import Model, read_model
+from fleetd.protocol.manifest import ModelFacts
+
+_PATCH_WORTH: Final = 0.8  # of the full encoding: a patch that saves less is not offered
+_PATCHES: Final = 15  # with the full one all that a manifest may list
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A content for these boards (prefixes of omv.arch(), or "*") with its encodings: the full one, then patches."""
+
+    boards: tuple[str, ...]
+    image: Image
+    facts: ModelFacts
+    encodings: tuple[Encoded, ...]
+    findings: tuple[Finding, ...]  # warnings
+
+    @property
+    def full(self) -> Encoded:
+        """The encoding that every camera can use."""
+        return self.encodings[0]
+
+    @property
+    def patches(self) -> tuple[Encoded, ...]:
+        """Those that need their base, the smallest first."""
+        return self.encodings[1:]
+
+
+def pack(bundle: Bundle, boards: Sequence[str], bases: Iterable[bytes] = ()) -> Packed:
+    """The bundle's content and its encodings.
+
+    `bases` are contents that cameras run now: a patch on each is offered where it saves a fifth or more. The
+    content itself may be among them: then the patch is next to nothing, as when only the threshold changes.
+    Raises ModelError, PreflightError or ReleaseError.
+    """
+    if not boards:
+        raise ReleaseError('Name the boards that the release is for, or "*" for any.')
+    model = read_model(bundle.model)
+    image = build_content(bundle.model, bundle.labels)
+    findings = judge(model, bundle.labels, board_profiles.covered(boards), len(image.data))
+    full = cut("deflate", deflate(image.data))
+    patches = _patches(image.data, bases, below=_PATCH_WORTH * full.size)
+    return Packed(
+        boards=tuple(boards),
+        image=image,
+        facts=facts_of(model, bundle.labels),
+        encodings=(full, *patches),
+        findings=tuple(findings),
+    )
+
+
+def judge(model: Model, labels: Sequence[str], profiles: Sequence[BoardProfile], size: int) -> list[Finding]:
+    """The warnings of every board about a content of `size` bytes, each once; PreflightError when one refuses."""
+    findings = dict.fromkeys(
+        finding for profile in profiles for finding in check(model, labels, profile, content_bytes=size)
+    )
+    if refused := refusals(list(findings)):
+        raise PreflightError(refused)
+    return list(findings)
+
+
+def _patches(content: bytes, bases: Iterable[bytes], *, below: float) -> list[Encoded]:
+    """Patches on these contents that have fewer bytes than `below`, the smallest first."""
+    distinct = {hashlib.sha256(base).hexdigest(): base for base in bases}
+    made: dict[bytes, Encoded] = {}  # by their bytes: encodings are known by the digest of these
+    for digest, base in distinct.items():
+        data = make_patch(base, content)
+        if data in made:
+            data = make_patch(base, content, variant=len(made))
+        if len(data) < below and data not in made:
+            made[data] = cut("patch", data, digest)
+    return sorted(made.values(), key=lambda encoded: encoded.size)[:_PATCHES]
