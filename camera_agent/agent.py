@@ -18,30 +18,29 @@ RAM BUDGET: what the parts say; here a few objects and the words of the status.
 
 import gc
 
-from camera_agent import crypto
+from camera_agent import crypto, tuning
 from camera_agent import led as led_words
-from camera_agent import settings as settings_file
 from camera_agent.commands import Commands
+from camera_agent.heap import const, forget
 from camera_agent.led import Led
 from camera_agent.link import Link
 from camera_agent.outbox import Outbox
-from camera_agent.settings import SettingsError
 from camera_agent.trouble import Trouble
 from camera_agent.updater import Updater
 from camera_agent.vision import Vision
 
 VERSION = "0.1.0"
-CAPABILITIES = ("classify", "identify", "reboot", "update-model")
+CAPABILITIES = ("benchmark", "classify", "identify", "reboot", "update-model")
 
-IDLE_MS = 5  # sleep when no part has anything to do
-_UPDATER_MS = 20  # a turn of the updater, so that frames come in time
-_LOOK_MS = 500  # between two comparisons of the status
-_STRIKES = 100  # exceptions in a row from one part, then the camera restarts
-_FRESH_HEAP_MS = 5000  # for the messages about it to leave
-_WORDS_MS = 5000  # for the last words of an agent that failed
-_ASK_MS = 10_000  # between two looks for a config.json
-_AWAY_MS = 60_000  # between two events about lost connections; each is counted in telemetry
-_PROBLEM_CHARS = 64
+IDLE_MS = const(5)  # sleep when no part has anything to do
+_UPDATER_MS = const(20)  # a turn of the updater, so that frames come in time
+_LOOK_MS = const(500)  # between two comparisons of the status
+_STRIKES = const(100)  # exceptions in a row from one part, then the camera restarts
+_FRESH_HEAP_MS = const(5000)  # for the messages about it to leave
+_WORDS_MS = const(5000)  # for the last words of an agent that failed
+_ASK_MS = const(10_000)  # between two looks for a config.json
+_AWAY_MS = const(60_000)  # between two events about lost connections; each is counted in telemetry
+_PROBLEM_CHARS = const(64)
 
 
 class Agent:
@@ -59,6 +58,8 @@ class Agent:
         self.updater = None
         self.vision = None
         self.commands = Commands(hal, self.outbox.put, self._is_on_trial)
+        self.commands.benchmark = self._start_benchmark
+        self._bench = None  # a benchmark under way; vision pauses meanwhile
         self._strikes = {}
         self._update_state = None  # what was reported last of the running update
         self._told = None  # what of the status was told
@@ -100,7 +101,13 @@ class Agent:
             is_busy = True
             if hal.ticks_ms() >= until:
                 break
-        is_busy = self._turn("vision", self.vision.step) or is_busy
+        if self._bench is None:
+            is_busy = self._turn("vision", self.vision.step) or is_busy
+        elif self._turn("benchmark", self._bench.step):
+            is_busy = True
+        else:
+            self._bench = None
+            forget("bench")
         self._turn("agent", self._look_around)
         self.led.step()
         return is_busy
@@ -142,7 +149,7 @@ class Agent:
 
     def _on_desired(self, _kind, _parts, message):
         self.updater.on_desired(message)
-        refused = settings_file.override(self.settings, message["config"])
+        refused = tuning.override(self.settings, message["config"])
         if refused != self._refused:
             self._refused = refused
             self.outbox.put("event", {"kind": "config-refused", "text": ", ".join(refused)[:1000]})
@@ -236,6 +243,19 @@ class Agent:
         choice = self.updater.model_to_use()
         return choice is not None and choice.trial
 
+    def _start_benchmark(self, id_, args):
+        from camera_agent import bench  # memory for the few who ask
+
+        if self._bench is not None:
+            return "busy"
+        self._bench, reason = bench.begin(
+            self.hal, self.vision, self.outbox.put, self._is_updating, id_, args
+        )
+        return reason
+
+    def _is_updating(self):
+        return self._is_on_trial() or self._update_state in ("transferring", "verifying")
+
     def _tell_changes(self):
         """A fresh status when something changed that others act upon. While there is no connection nothing needs
         to be said: every connection begins with a status."""
@@ -294,6 +314,7 @@ def run(hal):
     agent = None
     try:
         settings = _wait_for_settings(hal)
+        forget("settings")
         agent = Agent(hal, settings)
         agent.start()
         while not agent.is_over:
@@ -316,11 +337,13 @@ def run(hal):
 
 def _wait_for_settings(hal):
     """The settings; without usable ones the LED says so, the reason is printed, and the file is looked at again."""
+    from camera_agent import settings  # only the start needs it
+
     said_at = None
     while True:
         try:
-            return settings_file.load(hal.config_path())
-        except SettingsError as error:
+            return settings.load(hal.config_path())
+        except settings.SettingsError as error:
             now = hal.ticks_ms()
             if said_at is None or now - said_at >= _ASK_MS:
                 said_at = now

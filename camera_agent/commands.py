@@ -5,6 +5,7 @@
     commands.is_identifying()              # whether the LED should show this camera
     commands.restart_at                    # ms when the camera shall restart, or None
     commands.restart_reply                 # seq of the reply to it
+    commands.benchmark                     # set by the agent: f(id, args) -> why not, or None; it replies later
 
 Once: the ids of the last commands are remembered, the one of a restart also over that restart. Good: a command
 says when fleetd sent it (`t`) and for how long it counts (`ttl`). With a trusted clock that is compared with the
@@ -13,11 +14,13 @@ time. Without one, fleetd's time is known at least: the newest `t` seen, plus wh
 RAM BUDGET: 16 ids of at most 64 characters.
 """
 
-IDS = 16
-IDENTIFY_S = 30
-IDENTIFY_MAX_S = 600
-RESTART_MS = 5000  # for the reply to get its receipt
-SKEW_S = 5  # two clocks are never the same
+from camera_agent.heap import const
+
+_IDS = const(16)
+_IDENTIFY_S = const(30)
+_IDENTIFY_MAX_S = const(600)
+_RESTART_MS = const(5000)  # for the reply to get its receipt
+_SKEW_S = const(5)  # two clocks are never the same
 
 
 class Commands:
@@ -36,6 +39,7 @@ class Commands:
         self._identify_until = 0
         self.restart_at = None
         self.restart_reply = 0
+        self.benchmark = None
 
     def on_command(self, name, message):
         """Carry it out and reply. A command that was done before is not even answered: its reply is on its way."""
@@ -43,7 +47,7 @@ class Commands:
         if id_ in self._done:
             return
         self._done.append(id_)
-        if len(self._done) > IDS:
+        if len(self._done) > _IDS:
             self._done.pop(0)
         if self._is_expired(message["t"], message["ttl"]):
             self._reply(name, id_, "expired")
@@ -52,6 +56,10 @@ class Commands:
             self._reply(name, id_)
         elif name == "reboot":
             self._reboot(name, id_)
+        elif name == "benchmark" and self.benchmark is not None:
+            reason = self.benchmark(id_, message["args"])
+            if reason is not None:
+                self._reply(name, id_, reason)
         else:
             self._reply(name, id_, "unknown-command")
 
@@ -66,12 +74,12 @@ class Commands:
             if self._ahead is None or sent - here > self._ahead:
                 self._ahead = sent - here
             unix = here + self._ahead
-        return unix > sent + ttl + SKEW_S
+        return unix > sent + ttl + _SKEW_S
 
     def _identify(self, args):
-        seconds = args.get("seconds", IDENTIFY_S)
-        if type(seconds) is not int or not 0 <= seconds <= IDENTIFY_MAX_S:
-            seconds = IDENTIFY_S
+        seconds = args.get("seconds", _IDENTIFY_S)
+        if type(seconds) is not int or not 0 <= seconds <= _IDENTIFY_MAX_S:
+            seconds = _IDENTIFY_S
         self._identify_until = self._hal.ticks_ms() + 1000 * seconds
 
     def _reboot(self, name, id_):
@@ -83,7 +91,7 @@ class Commands:
         except OSError:
             pass  # broken storage may be why it is asked for; twice is better than never
         self.restart_reply = self._reply(name, id_)
-        self.restart_at = self._hal.ticks_ms() + RESTART_MS
+        self.restart_at = self._hal.ticks_ms() + _RESTART_MS
 
     def _reply(self, name, id_, reason=None):
         body = {"id": id_, "ok": reason is None}

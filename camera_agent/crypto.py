@@ -9,16 +9,18 @@ and after and never call it between two frames that matter (0.2-0.25 s at 600 MH
 
 import hashlib
 
-_PRIME = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
-_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
-_GX = 0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296
-_GY = 0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5
+from camera_agent.heap import const
 
-PUBLIC_KEY_BYTES = 64
-SIGNATURE_BYTES = 64
-KEY_ID_BYTES = 8
-DIGEST_BYTES = 32
+_PRIME = const(0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF)
+_ORDER = const(0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551)
+_B = const(0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B)
+_GX = const(0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296)
+_GY = const(0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5)
+
+_PUBLIC_KEY_BYTES = const(64)
+SIGNATURE_BYTES = const(64)
+KEY_ID_BYTES = const(8)
+_DIGEST_BYTES = const(32)
 
 
 def sha256(data):
@@ -40,7 +42,7 @@ def keyring(public_keys):
     """A dict from key id to key, as open_manifest wants it. A key of the wrong length raises ValueError."""
     ring = {}
     for public_key in public_keys:
-        if len(public_key) != PUBLIC_KEY_BYTES:
+        if len(public_key) != _PUBLIC_KEY_BYTES:
             raise ValueError("a public key has 64 bytes: x and y")
         ring[key_id(public_key)] = bytes(public_key)
     return ring
@@ -50,9 +52,9 @@ def verify(public_key, signature, digest):
     """Whether `signature` (64 bytes) over the 32-byte SHA-256 `digest` was made with this key. Never raises
     for wrong values; wrong lengths answer False."""
     if (
-        len(public_key) != PUBLIC_KEY_BYTES
+        len(public_key) != _PUBLIC_KEY_BYTES
         or len(signature) != SIGNATURE_BYTES
-        or len(digest) != DIGEST_BYTES
+        or len(digest) != _DIGEST_BYTES
     ):
         return False
     qx = int.from_bytes(bytes(public_key[:32]), "big")

@@ -5,13 +5,22 @@ cropped, from 5.0 on it is squeezed. So the sensor itself is given a window with
 
     eye = Eye(ticks_ms)
     eye.prepare(width, height, channels)    # the model's input; takes effect with the next frame
+    eye.prepare(width, height, channels, True)    # a window of exactly this size, for the benchmark
     frame = eye.frame()                     # image, or None while exposure settles; OSError, RuntimeError: no picture
 
 RAM BUDGET: the frame buffer is the firmware's; here are only numbers.
 """
 
-_SETTLE_MS = 2000  # exposure and white balance, after the sensor was set up
-_SIZES = (("QVGA", 320, 240), ("VGA", 640, 480))
+from camera_agent.heap import const
+
+_SETTLE_MS = const(2000)  # exposure and white balance, after the sensor was set up
+_SIZES = (
+    ("QVGA", 320, 240),
+    ("VGA", 640, 480),
+    ("XGA", 1024, 768),
+    ("SXGA", 1280, 1024),
+    ("UXGA", 1600, 1200),
+)
 
 
 def window(size, width, height):
@@ -22,19 +31,27 @@ def window(size, width, height):
     return max(1, most_height * width // height), most_height
 
 
+def _holding(width, height):
+    """The smallest of the sensor's frames that has room for this window."""
+    for size in _SIZES:
+        if width <= size[1] and height <= size[2]:
+            return size
+    raise ValueError("no frame holds %dx%d" % (width, height))
+
+
 class Eye:
     """See the module's docstring."""
 
     def __init__(self, ticks_ms):
         self._ticks_ms = ticks_ms
-        self._wanted = None  # (width, height, channels)
+        self._wanted = None  # (width, height, channels, whether the window has exactly this size)
         self._snapshot = None
         self._settled_at = 0
 
-    def prepare(self, width, height, channels):
+    def prepare(self, width, height, channels, exact=False):
         """Say what the model wants to see."""
-        if (width, height, channels) != self._wanted:
-            self._wanted = (width, height, channels)
+        if (width, height, channels, exact) != self._wanted:
+            self._wanted = (width, height, channels, exact)
             self._snapshot = None
 
     def frame(self):
@@ -51,9 +68,13 @@ class Eye:
 
     def _set_up(self):
         """Reset the sensor; answers the function that takes a picture."""
-        width, height, channels = self._wanted
-        chosen = _SIZES[0] if max(width, height) <= _SIZES[0][2] else _SIZES[1]
-        part = window(chosen[1:], width, height)
+        width, height, channels, exact = self._wanted
+        if exact:
+            chosen = _holding(width, height)
+            part = (width, height)
+        else:
+            chosen = _SIZES[0] if max(width, height) <= _SIZES[0][2] else _SIZES[1]
+            part = window(chosen[1:], width, height)
         pixels = "RGB565" if channels == 3 else "GRAYSCALE"
         try:
             import csi

@@ -19,14 +19,15 @@ from binascii import hexlify
 
 from camera_agent import led, models, regions
 from camera_agent.eye import Eye
+from camera_agent.heap import const
 from camera_agent.netif import Interface
 from camera_agent.sockets import open_stream
 
-_UNIX_2000 = 946_684_800  # what ports that count from 2000 are short of
-_NTP_EVERY_MS = 6 * 3_600_000
-_NTP_AGAIN_MS = 300_000
-_NOTE_BYTES = 64
-_STM32_WATCHDOG_MS = 32_000  # its counter ends at 32.7 s
+_UNIX_2000 = const(946_684_800)  # what ports that count from 2000 are short of
+_NTP_EVERY_MS = const(6 * 3_600_000)
+_NTP_AGAIN_MS = const(300_000)
+_NOTE_BYTES = const(64)
+_STM32_WATCHDOG_MS = const(32_000)  # its counter ends at 32.7 s
 # Names differ between ports, and so do the numbers behind them; numbers count only where a port has no name for them.
 _CAUSES = (
     ("PWRON_RESET", 1, "power-on"),
@@ -68,6 +69,8 @@ class Hal:
         self._machine = _module("machine")
         self._omv = _module("omv")
         self._last_ticks = time.ticks_ms()
+        self._last_micros = None  # not asked yet
+        self._micros = 0
         self._ticks = 0
         self._storage = storage or _storage()
         self._net = None
@@ -97,6 +100,14 @@ class Hal:
         self._ticks += time.ticks_diff(now, self._last_ticks)
         self._last_ticks = now
         return self._ticks
+
+    def ticks_us(self):
+        """Microseconds, for durations of a few seconds: how long a picture takes. Never wraps."""
+        now = time.ticks_us()
+        if self._last_micros is not None:
+            self._micros += time.ticks_diff(now, self._last_micros)
+        self._last_micros = now
+        return self._micros
 
     def unix(self):
         """Unix seconds once NTP has set the clock in this boot, else None: a battery clock is only a guess."""
@@ -273,9 +284,9 @@ class Hal:
 
     # --- pictures and models ------------------------------------------------------------------------------
 
-    def prepare(self, width, height, channels):
-        """Say what the model wants to see, before the next capture()."""
-        self._eye.prepare(width, height, channels)
+    def prepare(self, width, height, channels, exact=False):
+        """Say what the model wants to see, before the next capture(). `exact`: with a window of just this size."""
+        self._eye.prepare(width, height, channels, exact)
 
     def capture(self):
         """An image, or None while exposure settles. Raises OSError or RuntimeError."""

@@ -4,28 +4,25 @@ Nothing here touches the pointer, so whatever happens the model that runs stays 
 
 What a step cannot split: the signature check of the manifest, and at most three blocks of 4 KB written in a row.
 
-RAM BUDGET: the caller's two 4 KB buffers, the signed manifest (at most 8 KB), its parsed form (twice as much until an
+RAM BUDGET: the caller's 4 KB buffer, the signed manifest (at most 8 KB), its parsed form (twice as much until an
 encoding is chosen, then mostly dropped), 5.5 KB for inflating.
 """
 
 from camera_agent import protocol
-from camera_agent.manifest import ManifestError, accepts, choose_encoding, collect, digest_of, open_manifest
+from camera_agent.errors import AgentError
+from camera_agent.heap import collect, const
+from camera_agent.manifest import ManifestError, accepts, choose_encoding, digest_of, open_manifest
 from camera_agent.slots import ContentCheck
 from camera_agent.transfer import Transfer, TransferError
 from camera_agent.unpack import Unpacker, UnpackError
 
-MANIFEST_MS = 60_000  # of connected time without the manifest, doubling to
-MANIFEST_MAX_MS = 3_600_000
-PROGRESS_MS = 5000  # between two reports of a transfer
+_MANIFEST_MS = const(60_000)  # of connected time without the manifest, doubling to
+_MANIFEST_MAX_MS = const(3_600_000)
+_PROGRESS_MS = const(5000)  # between two reports of a transfer
 
 
-class RejectedError(Exception):
+class RejectedError(AgentError):
     """This camera must not install the release. `reason` is a word of `up/update`."""
-
-    def __init__(self, reason, detail=None):
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
 
 
 class Job:
@@ -60,9 +57,10 @@ class Install:
     """Call step() until `ready`. It raises RejectedError, ManifestError, TransferError, UnpackError, StorageError or
     MemoryError when the update is over; close() then (and whenever it is given up)."""
 
-    def __init__(self, job, hal, keys, port, slots, stage, base, tell, buffers):
-        """`base`: the confirmed Slot or None; `tell(state, reason, detail)`: reports about this job; `buffers`: one
-        for reading back (shared with `slots`) and one for working, 4 KB each."""
+    def __init__(self, job, hal, keys, port, slots, stage, base, tell, buffer):
+        """`base`: the confirmed Slot or None; `tell(state, reason, detail)`: reports about this job; `buffer`:
+        4 KB, the same that `slots` has. It holds the index during the transfer and a block of output while unpacking;
+        in between, before and after `slots` uses it, never meanwhile."""
         self.ready = False
         self._job = job
         self._hal = hal
@@ -72,11 +70,11 @@ class Install:
         self._stage = stage
         self._base = base
         self._tell = tell
-        self._buffer, self._work_buffer = buffers
+        self._buffer = buffer
         self._next = self._await_manifest
         self._waiting = True
         self._waited_ms = 0
-        self._ask_after_ms = MANIFEST_MS
+        self._ask_after_ms = _MANIFEST_MS
         self._told = None  # why it waits, as far as that was reported
         self._last_ms = self._reported_ms = job.started_ms
         self._reported_done = 0
@@ -140,7 +138,7 @@ class Install:
             if self._waited_ms >= self._ask_after_ms:
                 self._tell_once("unknown-release", "no manifest came")
                 self._waited_ms = 0
-                self._ask_after_ms = min(2 * self._ask_after_ms, MANIFEST_MAX_MS)
+                self._ask_after_ms = min(2 * self._ask_after_ms, _MANIFEST_MAX_MS)
                 self._port.want(self._port.topics.release(self._job.release))
         self._last_ms = now
         return False
@@ -175,9 +173,7 @@ class Install:
             raise RejectedError(reason)
         self._encoding = choose_encoding(manifest, room, base)
         self._content = (manifest["content"]["size"], manifest["content"]["sha256"])
-        self._job.transfer = Transfer(
-            self._port, self._stage, self._encoding, self._work_buffer, self._buffer
-        )
+        self._job.transfer = Transfer(self._port, self._stage, self._encoding, self._buffer)
         self._job.lap("manifest", now)
         self._reported_ms = now
         self._tell("transferring")
@@ -193,7 +189,7 @@ class Install:
             self._tell("verifying")
             self._next = self._prepare
             return True
-        if transfer.done != self._reported_done and now - self._reported_ms >= PROGRESS_MS:
+        if transfer.done != self._reported_done and now - self._reported_ms >= _PROGRESS_MS:
             self._reported_ms = now
             self._reported_done = transfer.done
             self._tell("transferring")
@@ -207,7 +203,7 @@ class Install:
             self._encoding,
             self._content[0],
             self._slots.write_content,
-            self._work_buffer,
+            self._buffer,
             self._base.content if self._base else None,
         )
         self._next = self._unpack

@@ -8,6 +8,8 @@ The LED follows the main loop: while the firmware is busy (a model loads, flash 
 RAM BUDGET: about 4 KB of code and words; nothing grows.
 """
 
+from camera_agent.heap import const
+
 # state: (colour, pattern)  # meaning. A test reads the comments too: docs/cameras.md shows exactly this table.
 STATES = {
     "starting": ("cyan", "solid"),  # main.py has begun; storage and the model's slot are being checked
@@ -58,7 +60,7 @@ COLORS = {
     "white": (1, 1, 1),
 }
 
-SETTLED_MS = 1500  # how long a state lasts before it is reported
+SETTLED_MS = const(1500)  # how long a state lasts before it is reported
 
 
 def choose(true):

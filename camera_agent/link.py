@@ -42,16 +42,17 @@ WANTED_MAX topics of 100 bytes are remembered. Payloads are handed over where th
 """
 
 from camera_agent import mqtt, protocol
+from camera_agent.heap import const
 
-WANTED_MAX = 16
-_AT_ONCE = 4  # topics in one UNSUBSCRIBE or SUBSCRIBE: what fits the transmit buffer with any prefix
-_SENDS_PER_STEP = 4
-_GOOD_AFTER_MS = 10000  # a connection that ends sooner counts as failed
-_BACKOFF_MS = 1000
-_BACKOFF_DOUBLINGS = 6
-_BACKOFF_MAX_MS = 60000
-_REPEAT_WITHIN_MS = 5000
-_BACKLOG_MS = 30000  # fleetd was away: time to read what the broker kept for it
+WANTED_MAX = const(16)
+_AT_ONCE = const(4)  # topics in one UNSUBSCRIBE or SUBSCRIBE: what fits the transmit buffer with any prefix
+_SENDS_PER_STEP = const(4)
+_GOOD_AFTER_MS = const(10000)  # a connection that ends sooner counts as failed
+_BACKOFF_MS = const(1000)
+_BACKOFF_DOUBLINGS = const(6)
+_BACKOFF_MAX_MS = const(60000)
+_REPEAT_WITHIN_MS = const(5000)
+_BACKLOG_MS = const(30000)  # fleetd was away: time to read what the broker kept for it
 
 
 class Link:

@@ -10,36 +10,29 @@ as much (measured on a 32-bit build: 1.0 KB to 2.5 KB, 7.1 KB to 14.6 KB). The 2
 again before parsing begins.
 """
 
-import gc
 import hashlib
 import json
 
 from camera_agent import crypto, protocol
+from camera_agent.errors import AgentError
+from camera_agent.heap import IS_SMALL, collect, const
 
-_MAGIC = b"FLM1"
-_SIGNED_HEAD = len(_MAGIC) + crypto.KEY_ID_BYTES
-HEADER_BYTES = _SIGNED_HEAD + crypto.SIGNATURE_BYTES
-_DIGESTS_PER_INDEX = protocol.BLOCK_BYTES // 32
+_MAGIC = const(b"FLM1")
+_SIGNED_HEAD = const(4 + 8)  # magic and key id
+HEADER_BYTES = const(_SIGNED_HEAD + 64)  # and the signature
+_DIGESTS_PER_INDEX = const(4096 // 32)
 _ENCODED_BYTES = protocol.CONTENT_BYTES + protocol.CONTENT_BYTES // 8
-_PATH_CHARS = "abcdefghijklmnopqrstuvwxyz0123456789_.-"
-_FILES = 16
-_ENCODINGS = 16
-_INDEX_BLOCKS = 64
-_BOARDS = 32
-_OPS = 128
-_DIMENSIONS = 8
-_SMALL_HEAP = hasattr(
-    gc, "mem_free"
-)  # MicroPython; its json reads buffers, too, and refuses what is not UTF-8
+_PATH_CHARS = const("abcdefghijklmnopqrstuvwxyz0123456789_.-")
+_FILES = const(16)
+_ENCODINGS = const(16)
+_INDEX_BLOCKS = const(64)
+_BOARDS = const(32)
+_OPS = const(128)
+_DIMENSIONS = const(8)
 
 
-class ManifestError(Exception):
+class ManifestError(AgentError):
     """The manifest is not to be trusted. `reason` is a word of `up/update`, `detail` says what is wrong."""
-
-    def __init__(self, reason, detail=None):
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
 
 
 def open_manifest(blob, keys):
@@ -63,8 +56,8 @@ def open_manifest(blob, keys):
     if not genuine:
         raise ManifestError("signature-invalid", "the signature does not match")
     try:
-        text = view[HEADER_BYTES:]
-        manifest = json.loads(text if _SMALL_HEAP else str(text, "utf-8"))
+        text = view[HEADER_BYTES:]  # MicroPython's json reads buffers, too, and refuses what is not UTF-8
+        manifest = json.loads(text if IS_SMALL else str(text, "utf-8"))
     except MemoryError:
         raise ManifestError("out-of-memory", "the manifest does not fit into memory") from None
     except (ValueError, RuntimeError):  # RuntimeError: nested too deeply
@@ -76,12 +69,6 @@ def open_manifest(blob, keys):
 def digest_of(blob):
     """SHA-256 of the signed manifest's bytes in hex, as `down/desired` names it."""
     return crypto.hexed(crypto.sha256(blob))
-
-
-def collect():
-    """Make room on MicroPython's small heap; elsewhere it only costs time."""
-    if _SMALL_HEAP:
-        gc.collect()
 
 
 # --- structure --------------------------------------------------------------------------------------------

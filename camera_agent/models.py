@@ -17,19 +17,16 @@ import gc
 import hashlib
 
 from camera_agent.crypto import hexed
+from camera_agent.errors import AgentError
+from camera_agent.heap import const
 
 MOUNT = "/fleet_rom"
-_PIECE = 4096
-_ALIGN = 32  # bytes; 16 are enough for TensorFlow Lite, the N6 wants 32
+_PIECE = const(4096)
+_ALIGN = const(32)  # bytes; 16 are enough for TensorFlow Lite, the N6 wants 32
 
 
-class ModelError(Exception):
+class ModelError(AgentError):
     """The model cannot be used. `reason` is a word of `up/update`, `detail` says more."""
-
-    def __init__(self, reason, detail=None):
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
 
 
 class Model:

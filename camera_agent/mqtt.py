@@ -25,24 +25,26 @@ than the transmit buffer goes out in two writes instead of a larger buffer.
 """
 
 from camera_agent import packets
+from camera_agent.errors import AgentError
+from camera_agent.heap import const
 
-_CONNACK = 0x20
-_PUBACK = 0x40
-_SUBACK = 0x90
-_UNSUBACK = 0xB0
-_PINGRESP = 0xD0
-_PINGREQ_PACKET = b"\xc0\x00"
-_DISCONNECT_PACKET = b"\xe0\x00"
+_CONNACK = const(0x20)
+_PUBACK = const(0x40)
+_SUBACK = const(0x90)
+_UNSUBACK = const(0xB0)
+_PINGRESP = const(0xD0)
+_PINGREQ_PACKET = const(b"\xc0\x00")
+_DISCONNECT_PACKET = const(b"\xe0\x00")
 
-_PACKETS_PER_POLL = 16
-_READS_PER_POLL = 16
-_ASKED_MAX = 8  # SUBSCRIBE and UNSUBSCRIBE packets without an answer yet
-_TOPICS_MAX = 64  # in one SUBSCRIBE
+_PACKETS_PER_POLL = const(16)
+_READS_PER_POLL = const(16)
+_ASKED_MAX = const(8)  # SUBSCRIBE and UNSUBSCRIBE packets without an answer yet
+_TOPICS_MAX = const(64)  # in one SUBSCRIBE
 
-_CONNACK_MS = 10000
-_PING_AFTER_MS = 15000
-_SILENT_MS = 10000  # a ping is out and nothing at all came in for this long: dead
-_ANSWER_MS = 60000  # the peer talks, but this answer never came: dead as well
+_CONNACK_MS = const(10000)
+_PING_AFTER_MS = const(15000)
+_SILENT_MS = const(10000)  # a ping is out and nothing at all came in for this long: dead
+_ANSWER_MS = const(60000)  # the peer talks, but this answer never came: dead as well
 
 _REFUSALS = {
     1: "refused-version",
@@ -53,12 +55,8 @@ _REFUSALS = {
 }
 
 
-class MqttError(Exception):
+class MqttError(AgentError):
     """The connection cannot be used any more. `reason` is a short word for counters and telemetry."""
-
-    def __init__(self, reason):
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Client:

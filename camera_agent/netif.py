@@ -8,9 +8,11 @@
 RAM BUDGET: one firmware object.
 """
 
-_LOOK_MS = 500  # between two questions to the driver
-_JOIN_MS = 20_000  # how long a join may take before it is started again
-_HIDDEN = "0.0.0.0"  # what drivers call no address  # noqa: S104
+from camera_agent.heap import const
+
+_LOOK_MS = const(500)  # between two questions to the driver
+_JOIN_MS = const(20_000)  # how long a join may take before it is started again
+_HIDDEN = const("0.0.0.0")  # what drivers call no address  # noqa: S104
 
 
 def _firmware_network():

@@ -24,11 +24,12 @@ times the message's size for a moment. Nothing here is sized by what comes off t
 from binascii import hexlify
 
 from camera_agent import protocol
+from camera_agent.heap import const
 
 _CLASSES = ("telemetry", "result", "led", "update")  # drop order; everything else comes after these
 _WITH_LOW = ("status", "telemetry")
-_RESEND_MS = 30000
-_RESEND_MAX_MS = 300000
+_RESEND_MS = const(30000)
+_RESEND_MAX_MS = const(300000)
 
 WAITS, IN_FLIGHT, PUBLISHED = 0, 1, 2  # not sent on this connection; sent; the broker has it
 

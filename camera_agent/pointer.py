@@ -12,13 +12,14 @@ import struct
 from binascii import crc32
 
 from camera_agent import crypto
+from camera_agent.heap import const
 
-ATTEMPTS = 2  # how often a trial may start before it is reverted
+ATTEMPTS = const(2)  # how often a trial may start before it is reverted
 FALLBACK_ATTEMPTS = (
     8  # nothing stands behind a fallback: a few unlucky power cuts must not cost the last model
 )
-POINTER_BYTES = 64
-FALLBACK = 1  # flag: the trial stands in for a damaged confirmed slot, so the floor does not bind it
+POINTER_BYTES = const(64)
+FALLBACK = const(1)  # flag: the trial stands in for a damaged confirmed slot, so the floor does not bind it
 NO_MARK = bytes(16)
 
 # Why a trial was reverted; the position is what storage keeps, so words are only ever appended.
@@ -35,9 +36,9 @@ REASONS = (
     "low-power",
 )
 
-_MAGIC = b"FPT1"
-_RECORD = "<4sIBBBBII16sBBBBQ"
-_BODY = 60
+_MAGIC = const(b"FPT1")
+_RECORD = const("<4sIBBBBII16sBBBBQ")
+_BODY = const(60)
 
 
 def release_mark(release):

@@ -11,63 +11,30 @@ what `json.loads` makes of it; the number of lists and objects in it is limited 
 import json
 import sys
 
-TOPIC_BYTES = 128
-UP_BYTES = 16384
-DOWN_BYTES = 4096
-BLOCK_BYTES = 4096
-MANIFEST_BYTES = 8192
-LABELS = 256
-LABEL_BYTES = 64
-CONTENT_BYTES = 16777216
-RESULTS_PER_MESSAGE = 64
-TEXT_CHARS = 2000
-SEQ_MAX = 9007199254740991
-RELEASE_ID_CHARS = 64
-ACK_RANGES = 256
-WORD_CHARS = 64
-TTL_MAX_S = 86400
-SECONDS_MAX = 1 << 40
-BLOCKS_MAX = 999999
+from camera_agent.errors import AgentError
+from camera_agent.heap import const
+
+TOPIC_BYTES = const(128)
+UP_BYTES = const(16384)
+DOWN_BYTES = const(4096)
+BLOCK_BYTES = const(4096)
+MANIFEST_BYTES = const(8192)
+LABELS = const(256)
+LABEL_BYTES = const(64)
+CONTENT_BYTES = const(16777216)
+RESULTS_PER_MESSAGE = const(64)
+TEXT_CHARS = const(2000)
+SEQ_MAX = const(9007199254740991)
+RELEASE_ID_CHARS = const(64)
+ACK_RANGES = const(256)
+WORD_CHARS = const(64)
+TTL_MAX_S = const(86400)
+SECONDS_MAX = const(1 << 40)
 
 DEFAULT_PREFIX = "fleet/v1"
-UP_CHANNELS = ("status", "result", "telemetry", "led", "update", "event")
 
-UPDATE_STATES = ("transferring", "verifying", "trial", "confirmed", "reverted", "failed", "rejected")
-UPDATE_REASONS = (
-    "not-enough-storage",
-    "storage-error",
-    "out-of-memory",
-    "connection-lost",
-    "digest-mismatch",
-    "signature-invalid",
-    "unknown-key",
-    "manifest-invalid",
-    "expired",
-    "sequence-too-old",
-    "wrong-board",
-    "unsupported-kind",
-    "unsupported-op",
-    "unsupported-encoding",
-    "labels-mismatch",
-    "golden-mismatch",
-    "inference-too-slow",
-    "model-load-failed",
-    "trial-crashed",
-    "trial-hung",
-    "boot-loop",
-    "busy",
-    "low-power",
-    "operator-cancelled",
-    "window-closed",
-    "storage-reset",
-    "unknown-release",
-)
-LED_COLORS = ("off", "red", "green", "blue", "cyan", "magenta", "yellow", "white", "unknown")
-LED_PATTERNS = ("solid", "blink", "blink-fast", "double-blink", "cycle", "off", "unknown")
-RESET_CAUSES = ("power-on", "hard", "watchdog", "deepsleep", "soft", "brown-out", "unknown")
-
-_ALNUM = "abcdefghijklmnopqrstuvwxyz0123456789"
-_HEX = "0123456789abcdef"
+_ALNUM = const("abcdefghijklmnopqrstuvwxyz0123456789")
+_HEX = const("0123456789abcdef")
 _PREFIX = _ALNUM + "ABCDEFGHIJKLMNOPQRSTUVWXYZ_.-"
 _CONTAINERS = ACK_RANGES + 64  # lists and objects in one message
 _MARKS = ("NaN", "nan", "Inf", "inf")  # how the two Pythons write what JSON has no word for
@@ -77,12 +44,8 @@ if sys.implementation.name == "cpython":
     _STYLE["ensure_ascii"] = False  # as MicroPython writes it anyway
 
 
-class ProtocolError(Exception):
+class ProtocolError(AgentError):
     """A message is not what the contract says. `reason` is short and names the field."""
-
-    def __init__(self, reason):
-        super().__init__(reason)
-        self.reason = reason
 
 
 # --- names ------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """The camera's own settings: `<storage>/fleet/config.json`, checked field by field, read once at the start.
 
     settings = load(path)          # a dict with every field of FIELDS; SettingsError says what is wrong
-    changed = override(settings, desired["config"])    # what fleetd may change while the camera runs
 
+What fleetd may change while the camera runs is in camera_agent/tuning.py.
 A field with a wrong value makes the whole file unusable: half a configuration is harder to find than none. Fields
 this agent does not know are reported (`ignored`) and otherwise left alone, so that a newer tool can write the file.
 
-RAM BUDGET: 3 KB of code; the file (at most 8 KB) and what json.loads makes of it while it is read, keys for good.
+RAM BUDGET: 4 KB of code, forgotten after the start; the file (at most 8 KB) and what json.loads makes of it while it is
+read, keys for good.
 """
 
 import json
@@ -14,19 +15,17 @@ import os
 from binascii import unhexlify
 
 from camera_agent import protocol
+from camera_agent.errors import AgentError
+from camera_agent.heap import const
+from camera_agent.tuning import CHANGEABLE, between, is_flag
 
-FILE_BYTES = 8192
-KEYS = 8
-_OUTBOX_LEAST = 2048
+_FILE_BYTES = const(8192)
+_KEYS = const(8)
+_OUTBOX_LEAST = const(2048)
 
 
-class SettingsError(Exception):
+class SettingsError(AgentError):
     """The file cannot be used. `reason`: config-missing, config-unreadable or config-invalid; `detail` says why."""
-
-    def __init__(self, reason, detail):
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
 
 
 def _is_text(value, least=1, most=64):
@@ -37,14 +36,6 @@ def _is_password(value):
     return _is_text(value, 1, 128)
 
 
-def _between(least, most):
-    return lambda value: type(value) is int and least <= value <= most
-
-
-def _is_flag(value):
-    return type(value) is bool
-
-
 def _is_wifi(value):
     return (
         type(value) is dict and _is_text(value.get("ssid"), 1, 32) and _is_text(value.get("key", ""), 0, 64)
@@ -52,7 +43,7 @@ def _is_wifi(value):
 
 
 def _is_keys(value):
-    if type(value) is not list or len(value) > KEYS:
+    if type(value) is not list or len(value) > _KEYS:
         return False
     for key in value:
         if type(key) is not str or len(key) != 128 or not protocol.is_digest(key[:64]):
@@ -66,15 +57,11 @@ def _is_country(value):
     return _is_text(value, 2, 2) and value.isalpha() and value.upper() == value
 
 
-def _is_publish(value):
-    return value in ("every", "on_change")
-
-
 # name: (check, default). A default of None may also be written as null. docs/cameras.md explains each.
 FIELDS = {
     "camera": (protocol.is_camera_id, None),
     "host": (lambda value: _is_text(value, 1, 253), None),
-    "port": (_between(1, 65535), 1883),
+    "port": (between(1, 65535), 1883),
     "user": (protocol.is_camera_id, None),
     "password": (_is_password, None),
     "prefix": (protocol.is_prefix, protocol.DEFAULT_PREFIX),
@@ -82,30 +69,28 @@ FIELDS = {
     "wifi": (_is_wifi, None),
     "country": (_is_country, None),
     "ntp": (_is_text, None),
-    "publish": (_is_publish, "every"),
-    "interval_ms": (_between(0, 86_400_000), 1000),
-    "batch": (_between(1, protocol.RESULTS_PER_MESSAGE), 10),
-    "batch_ms": (_between(0, 3_600_000), 2000),
-    "scores": (_is_flag, False),
-    "telemetry_s": (_between(1, 3600), 30),
-    "outbox_messages": (_between(8, 10_000), 64),
-    "outbox_bytes": (_between(_OUTBOX_LEAST, 16_777_216), 24_576),
-    "connect_timeout_ms": (_between(200, 10_000), 2000),
-    "slot_bytes": (_between(49_152, protocol.CONTENT_BYTES + 12_288), None),
-    "watchdog_s": (_between(0, 128), 60),
-    "debug": (_is_flag, False),
+    "publish": (CHANGEABLE["publish"], "every"),
+    "interval_ms": (CHANGEABLE["interval_ms"], 1000),
+    "batch": (CHANGEABLE["batch"], 10),
+    "batch_ms": (CHANGEABLE["batch_ms"], 2000),
+    "scores": (CHANGEABLE["scores"], False),
+    "telemetry_s": (CHANGEABLE["telemetry_s"], 30),
+    "outbox_messages": (between(8, 10_000), 64),
+    "outbox_bytes": (between(_OUTBOX_LEAST, 16_777_216), 24_576),
+    "connect_timeout_ms": (between(200, 10_000), 2000),
+    "slot_bytes": (between(49_152, protocol.CONTENT_BYTES + 12_288), None),
+    "watchdog_s": (between(0, 128), 60),
+    "debug": (is_flag, False),
 }
 REQUIRED = ("camera", "host")
-# What `down/desired` may change; it holds until the next start, when fleetd says it again.
-CHANGEABLE = ("publish", "interval_ms", "batch", "batch_ms", "scores", "telemetry_s")
 
 
 def load(path):
     """The settings in this file. Raises SettingsError."""
     try:
         size = os.stat(path)[6]
-        if size > FILE_BYTES:
-            raise SettingsError("config-unreadable", "longer than %d bytes" % FILE_BYTES)
+        if size > _FILE_BYTES:
+            raise SettingsError("config-unreadable", "longer than %d bytes" % _FILE_BYTES)
         with open(path) as file:
             text = file.read(size)
     except OSError:
@@ -138,14 +123,3 @@ def check(found):
     settings["keys"] = [unhexlify(key) for key in settings["keys"]]
     settings["ignored"] = sorted([str(name) for name in found if name not in FIELDS])
     return settings
-
-
-def override(settings, wanted):
-    """Apply what fleetd desires. Answers the names that were refused: unknown here, or with a wrong value."""
-    refused = []
-    for name in wanted:
-        if name in CHANGEABLE and FIELDS[name][0](wanted[name]):
-            settings[name] = wanted[name]
-        else:
-            refused.append(str(name))
-    return sorted(refused)

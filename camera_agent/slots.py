@@ -13,6 +13,7 @@ import struct
 from binascii import crc32
 
 from camera_agent import crypto, protocol
+from camera_agent.heap import const
 from camera_agent.manifest import HEADER_BYTES, ManifestError, digest_of, open_manifest
 from camera_agent.pointer import (
     NO_MARK,
@@ -27,10 +28,10 @@ from camera_agent.pointer import (
 )
 from camera_agent.regions import BLOCK, StorageError
 
-CONTENT_OFFSET = 12288
-_SLOT_MAGIC = b"FSL1"
-_SLOT_HEADER = "<4sIII"
-_SLOT_HEADER_BYTES = 16
+CONTENT_OFFSET = const(12288)
+_SLOT_MAGIC = const(b"FSL1")
+_SLOT_HEADER = const("<4sIII")
+_SLOT_HEADER_BYTES = const(16)
 
 
 class Content:

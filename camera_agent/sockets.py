@@ -15,10 +15,12 @@ RAM BUDGET: one socket; on MicroPython reads go straight into the caller's buffe
 
 import socket
 
+from camera_agent.heap import const
+
 _TCP_NODELAY = (6, 1)  # numbers, because the unix port has no names for them
 # EAGAIN, EWOULDBLOCK (BSD), ETIMEDOUT and its CPython and lwIP variants: nothing there now
 _LATER = (11, 35, 110, 116, 10035, "timed out")
-_WAIT_MS = 2  # between two tries to write
+_WAIT_MS = const(2)  # between two tries to write
 
 
 class Stream:

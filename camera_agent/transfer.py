@@ -3,47 +3,46 @@
 The encoding's index blocks (128 digests each, their own digests stand in the manifest) are fetched one at a time;
 each block is compared with its digest before it touches storage. At most `WINDOW` block topics are wanted at once.
 Blocks that lie in the stage already (from before a reboot or a lost link) are found by their digests and not
-fetched again. Blocks may come in any order; what nobody asked for is ignored.
+fetched again. Blocks may come in any order; what nobody asked for is ignored. A last block
+that is shorter than the others is fetched when all others are there: to be padded for storage it takes the place of
+the index, which nobody needs any more then.
 
-RAM BUDGET: the caller's two 4 KB buffers (one index block, one block read back); else under 300 bytes.
+RAM BUDGET: the caller's 4 KB buffer (one index block), 512 bytes for reading back, else under 300 bytes.
 """
 
 import hashlib
 
 from camera_agent import crypto
+from camera_agent.errors import AgentError
+from camera_agent.heap import const
 from camera_agent.manifest import blocks_of
 from camera_agent.protocol import BLOCK_BYTES
 from camera_agent.regions import StorageError
 
-WINDOW = 4
-BAD_BLOCKS = 3  # wrong copies of one block before the transfer is given up
-ASK_AGAIN_MS = 60_000  # of silence while connected
-GIVE_UP_MS = 900_000  # connected, and not one good block
+WINDOW = const(4)
+BAD_BLOCKS = const(3)  # wrong copies of one block before the transfer is given up
+_ASK_AGAIN_MS = const(60_000)  # of silence while connected
+_GIVE_UP_MS = const(900_000)  # connected, and not one good block
 
-_PER_INDEX = BLOCK_BYTES // 32
+_PER_INDEX = const(4096 // 32)
+_PIECE_BYTES = const(512)
 
 
-class TransferError(Exception):
+class TransferError(AgentError):
     """The transfer is over without success. `reason` is a word of `up/update`."""
-
-    def __init__(self, reason, detail):
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
 
 
 class Transfer:
     """One encoding on its way. `finished` is True when every block lies in the stage and matches.
 
-    `port`: see camera_agent/updater.py; `stage`: region; `encoding`: from the manifest; `index`, `buffer`: 4 KB each.
+    `port`: see camera_agent/updater.py; `stage`: region; `encoding`: from the manifest; `buffer`: 4 KB.
     """
 
-    def __init__(self, port, stage, encoding, index, buffer):
+    def __init__(self, port, stage, encoding, buffer):
         self._port = port
         self._stage = stage
         self._encoding = encoding
-        self._index = memoryview(index)
-        self._buffer = memoryview(buffer)
+        self._index = memoryview(buffer)
         self.total = blocks_of(encoding["size"])
         self.done = 0  # blocks in the stage, those from before included
         self.bytes = 0  # received
@@ -51,6 +50,7 @@ class Transfer:
         self._part = -1  # which index block is in memory
         self._scanned = 0  # blocks of this part looked up in the stage
         self._have = bytearray(_PER_INDEX // 8)
+        self._piece = memoryview(bytearray(_PIECE_BYTES))
         self._wanted = []  # block numbers asked for, at most WINDOW; of index topics the part's number
         self._bad = {}  # wrong copies by block number, for the wanted ones only
         self._asking_index = False
@@ -141,15 +141,23 @@ class Transfer:
     def _block_bytes(self, number):
         return min(BLOCK_BYTES, self._encoding["size"] - number * BLOCK_BYTES)
 
-    def _matches(self, number, data):
+    def _matches(self, number, digest):
         at = number % _PER_INDEX * 32
-        return hashlib.sha256(data).digest() == self._index[at : at + 32]
+        return digest == self._index[at : at + 32]
 
     def _scan_one(self):
         """Look up one block in the stage."""
         number = self._part * _PER_INDEX + self._scanned
-        view = self._buffer[: self._block_bytes(number)]
-        if self._stage.readinto(number * BLOCK_BYTES, view) == len(view) and self._matches(number, view):
+        at = number * BLOCK_BYTES
+        end = at + self._block_bytes(number)
+        digest = hashlib.sha256()
+        while at < end:
+            view = self._piece[: min(_PIECE_BYTES, end - at)]
+            if self._stage.readinto(at, view) != len(view):
+                break
+            digest.update(view)
+            at += len(view)
+        if at == end and self._matches(number, digest.digest()):
             self._mark(number)
         self._scanned += 1
 
@@ -159,20 +167,22 @@ class Transfer:
         self.done += 1
 
     def _next_missing(self):
-        """The first block of this part that is neither there nor asked for; None when there is none."""
+        """The first block of this part that is neither there nor asked for, a short one last; None when there is
+        none."""
         first = self._part * _PER_INDEX
         for at in range(self._part_blocks()):
             if not self._have[at // 8] >> at % 8 & 1 and first + at not in self._wanted:
-                return first + at
+                is_short = self._block_bytes(first + at) < BLOCK_BYTES
+                return None if is_short and self._wanted else first + at
         return None
 
     def _take_block(self, number, payload):
         size = len(payload)
-        if size != self._block_bytes(number) or not self._matches(number, payload):
+        if size != self._block_bytes(number) or not self._matches(number, crypto.sha256(payload)):
             return self._wrong(number, size)
-        if size < BLOCK_BYTES:  # the last one: storage takes whole blocks
-            self._buffer[:size] = payload
-            payload = self._buffer
+        if size < BLOCK_BYTES:  # the last one of all: storage takes whole blocks
+            self._index[:size] = payload
+            payload = self._index
         self._stage.write(number * BLOCK_BYTES, payload)
         self._mark(number)
         self._received(number, size)
@@ -215,8 +225,8 @@ class Transfer:
             return
         self._silent_ms += passed
         self._stalled_ms += passed
-        if self._stalled_ms >= GIVE_UP_MS:
+        if self._stalled_ms >= _GIVE_UP_MS:
             raise TransferError("connection-lost", "no good block for %d s" % (self._stalled_ms // 1000))
-        if self._silent_ms >= ASK_AGAIN_MS:
+        if self._silent_ms >= _ASK_AGAIN_MS:
             for number in self._wanted:
                 self._want(number)

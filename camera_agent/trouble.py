@@ -13,9 +13,10 @@ from binascii import hexlify
 from hashlib import sha256
 
 from camera_agent import protocol
+from camera_agent.heap import const
 
-_AGAIN_MS = 600_000
-_KNOWN_MAX = 8
+_AGAIN_MS = const(600_000)
+_KNOWN_MAX = const(8)
 
 
 def traceback_text(error):

@@ -12,76 +12,29 @@ the base is read.
 RAM BUDGET: about 5.5 KB for DeflateIO (4 KB window), the caller's 4 KB output block, otherwise a few integers.
 """
 
+from camera_agent.errors import AgentError
+from camera_agent.heap import const
 from camera_agent.regions import BLOCK, StorageError
 
-WINDOW_BITS = 12
-_VARINT_BYTES = 5
-_OPERATIONS_PER_STEP = 256  # keeps a step short when operations are tiny
-_EINVAL = 22  # DeflateIO's word for bytes that are no deflate stream
+_WINDOW_BITS = const(12)
+_VARINT_BYTES = const(5)
+_OPERATIONS_PER_STEP = const(256)  # keeps a step short when operations are tiny
+_EINVAL = const(22)  # DeflateIO's word for bytes that are no deflate stream
 
 try:
-    import deflate
-
-    def _inflater(stream):
-        return deflate.DeflateIO(stream, deflate.RAW, WINDOW_BITS)
-
-    def _consumed(stream, _inflating):
-        return stream.tell()  # DeflateIO takes single bytes, so it never reads ahead
+    from deflate import RAW, DeflateIO
 
     _BROKEN = (EOFError,)
 except ImportError:  # CPython
-    import zlib
-
-    class _Inflater:
-        """deflate.DeflateIO's reading half on top of zlib."""
-
-        def __init__(self, stream):
-            self._stream = stream
-            self._zlib = zlib.decompressobj(-WINDOW_BITS)
-            self._taken = 0
-
-        def readinto(self, view):
-            done = 0
-            while done < len(view) and not self._zlib.eof:
-                feed = self._zlib.unconsumed_tail
-                if not feed:
-                    feed = self._stream.read(256)
-                    self._taken += len(feed)
-                    if not feed:
-                        # what zlib holds back may still come out without further input
-                        rest = self._zlib.decompress(b"", len(view) - done)
-                        if not rest:
-                            raise EOFError
-                        view[done : done + len(rest)] = rest
-                        done += len(rest)
-                        continue
-                data = self._zlib.decompress(feed, len(view) - done)
-                view[done : done + len(data)] = data
-                done += len(data)
-            return done
-
-        @property
-        def consumed(self):
-            # at the end zlib repeats the unused input in unconsumed_tail
-            left = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
-            return self._taken - len(left)
-
-    def _inflater(stream):
-        return _Inflater(stream)
-
-    def _consumed(_stream, inflating):
-        return inflating.consumed
-
-    _BROKEN = (EOFError, zlib.error)
+    from camera_agent.inflate_desk import BROKEN as _BROKEN
+    from camera_agent.inflate_desk import RAW, DeflateIO
 
 
-class UnpackError(Exception):
+class UnpackError(AgentError):
     """The encoding does not unpack to what the manifest says. `reason` is digest-mismatch."""
 
     def __init__(self, detail):
-        super().__init__(detail)
-        self.reason = "digest-mismatch"
-        self.detail = detail
+        super().__init__("digest-mismatch", detail)
 
 
 class Unpacker:
@@ -94,7 +47,7 @@ class Unpacker:
 
     def __init__(self, source, encoding, size, write, buffer, base=None):
         self._stream = source.stream()
-        self._inflating = _inflater(self._stream)
+        self._inflating = DeflateIO(self._stream, RAW, _WINDOW_BITS)
         self._encoded_bytes = encoding["size"]
         self._size = size
         self._write = write
@@ -212,6 +165,9 @@ class Unpacker:
     def _check_end(self):
         if self._inflate(self._one):
             raise UnpackError("the stream makes more than the manifest says")
-        consumed = _consumed(self._stream, self._inflating)
+        # DeflateIO takes single bytes from the stream; zlib reads ahead and says how far it came
+        consumed = getattr(self._inflating, "consumed", None)
+        if consumed is None:
+            consumed = self._stream.tell()
         if consumed != self._encoded_bytes:
             raise UnpackError("%d of %d encoded bytes used" % (consumed, self._encoded_bytes))

@@ -12,7 +12,7 @@ THE AGENT CORE CALLS
     updater.status() -> dict         for `up/status`: release, trial, generation, slot_bytes, problems (list of words)
 
 THE VISION LOOP CALLS
-    choice = updater.model_to_use()  None: no model is to be used. Otherwise a Choice (below): .content and .files are
+    choice = updater.model_to_use()  None: no model is to be used. Otherwise a Choice (camera_agent/running.py): .content and .files are
                                      what hal.load_model wants. Compare by identity: when it `is not` the one in use,
                                      free the old model, collect, load the new one. It was hashed and its signature
                                      checked, and for a trial the attempt stands on storage: the core counts nothing.
@@ -47,48 +47,30 @@ slot has been written; at most three blocks of 4 KB written in a row. boot(), an
 hash the whole content that is to be used (0.25 s a megabyte and its reading) and feed the watchdog meanwhile.
 Everything else is at most 4 KB of hashing, inflating, reading and writing a step.
 
-RAM BUDGET: two 4 KB buffers for good; during an update what camera_agent/install.py says.
+RAM BUDGET: a 4 KB buffer for good; during an update what camera_agent/install.py says.
 """
 
+from camera_agent.heap import collect, const
 from camera_agent.install import Install, Job, RejectedError
-from camera_agent.manifest import ManifestError, collect
-from camera_agent.pointer import FALLBACK, decide
+from camera_agent.manifest import ManifestError
 from camera_agent.regions import BLOCK, StorageError
+from camera_agent.running import Running
 from camera_agent.slots import Slots
 from camera_agent.transfer import TransferError
 from camera_agent.unpack import UnpackError
 
-FRAMES = 5  # live frames that a trial has to classify
-SLOW_MS = 5000  # a trial is too slow when even its fastest frame took longer
-TRIAL_MS = 300_000  # for these frames
-RETRY_MS = 60_000  # after connection-lost, doubling to
-RETRY_MAX_MS = 3_600_000
-_DETAIL_CHARS = 200
-
-
-class Choice:
-    """The model to use: `content` and `files` for hal.load_model, and what it is."""
-
-    def __init__(self, slot, trial):
-        manifest = slot.manifest
-        self.trial = trial
-        self.release = slot.release
-        self.digest = slot.digest
-        self.epoch = slot.epoch
-        self.sequence = slot.sequence
-        self.slot = slot.name
-        self.name = manifest["name"]
-        self.version = manifest["version"]
-        self.threshold = manifest["threshold"] or 0.0
-        self.model = manifest["model"]  # input, output, labels, arena_bytes; or None
-        self.files = manifest["content"]["files"]
-        self.content = slot.content
+_FRAMES = const(5)  # live frames that a trial has to classify
+SLOW_MS = const(5000)  # a trial is too slow when even its fastest frame took longer
+_TRIAL_MS = const(300_000)  # for these frames
+_RETRY_MS = const(60_000)  # after connection-lost, doubling to
+_RETRY_MAX_MS = const(3_600_000)
+_DETAIL_CHARS = const(200)
 
 
 class Updater:
     """See the module's description for who calls what."""
 
-    def __init__(self, hal, files, keys, port, report, frames=FRAMES, slow_ms=SLOW_MS):
+    def __init__(self, hal, files, keys, port, report, frames=_FRAMES, slow_ms=SLOW_MS):
         self._hal = hal
         self._stage = files.stage
         self._keys = keys
@@ -96,43 +78,31 @@ class Updater:
         self._report = report
         self._frames_needed = frames
         self._slow_ms = slow_ms
-        # one for reading back, hashing, headers and pointers; one for a transfer's index, then for unpacking
-        self._buffers = (bytearray(BLOCK), bytearray(BLOCK))
-        self._slots = Slots(files, keys, self._buffers[0])
-        self._problems = [files.problem] if files.problem else []
-        self._confirmed = None  # Slot, as far as it is in order
-        self._looked = {}  # slots by number, checked for the decision at hand
-        self._choice = None
-        self._trial_slot = None
-        self._trial_started_ms = 0
-        self._frames = 0
-        self._fastest_ms = None
+        # for reading back, hashing, headers, pointers, a transfer's index, unpacking: one after the other
+        self._buffer = bytearray(BLOCK)
+        self._slots = Slots(files, keys, self._buffer)
+        self._running = Running(hal, self._slots, [files.problem] if files.problem else [])
         self._job = None  # what an update is about, until its trial is over
         self._install = None  # how it gets into the spare slot
         self._desired = None  # (generation, release, digest, deadline)
         self._consider = False  # whether that has to be looked at
         self._retry_ms = None  # when it is tried again
-        self._backoff_ms = RETRY_MS
+        self._backoff_ms = _RETRY_MS
 
     # --- the agent core's side ----------------------------------------------------------------------------
 
     def boot(self):
         """Find out what to run. Reports a trial that is over."""
+        hung = self._hal.reset_cause() == "watchdog"
         pointer = self._slots.read_pointer()
-        crash = "trial-hung" if self._hal.reset_cause() == "watchdog" else "trial-crashed"
-        decision = self._choose(crash)
-        if decision.ended:
-            number, state, reason = decision.ended
-            slot = self._looked.get(number)
+        ended = self._running.boot("trial-hung" if hung else "trial-crashed")
+        self._take_over_trial()
+        if ended:
+            slot, state, reason = ended
             if slot:
                 self._tell_of(slot.release, pointer.generation, state, reason, digest=slot.digest)
             else:
-                self._problem("trial-lost")  # too damaged to say which release it was
-        if self._on_trial():
-            # what it replaces is reported as running until the trial is over; its content is not needed for that
-            confirmed = self._slots.pointer.confirmed
-            self._confirmed = self._slots.read_slot(confirmed) if confirmed else None
-        self._looked = {}
+                self._running.problem("trial-lost")  # too damaged to say which release it was
 
     def step(self):
         """Do the next piece of work. True while there is more to do at once."""
@@ -158,7 +128,7 @@ class Updater:
         self._desired = wanted
         self._consider = True
         self._retry_ms = None
-        self._backoff_ms = RETRY_MS
+        self._backoff_ms = _RETRY_MS
 
     def on_release(self, release_id, payload):
         """The signed manifest of a release."""
@@ -172,7 +142,7 @@ class Updater:
 
     def status(self):
         """The updater's part of `up/status`."""
-        slot = self._confirmed
+        slot = self._running.confirmed
         running = None
         if slot:
             running = {
@@ -184,107 +154,35 @@ class Updater:
             }
         return {
             "release": running,
-            "trial": self._choice.release if self._on_trial() else None,
+            "trial": self._running.choice.release if self._running.on_trial else None,
             "generation": self._desired[0] if self._desired else 0,
             "slot_bytes": self._slots.capacity,
-            "problems": list(self._problems),
+            "problems": list(self._running.problems),
         }
 
     # --- the vision loop's side ---------------------------------------------------------------------------
 
     def model_to_use(self):
         """The Choice to run, or None."""
-        return self._choice
+        return self._running.choice
 
     def trial_frame_ok(self, inference_ms):
         """A live frame was classified."""
-        if not self._on_trial():
+        running = self._running
+        if not running.on_trial:
             return
-        self._frames += 1
-        if self._fastest_ms is None or inference_ms < self._fastest_ms:
-            self._fastest_ms = inference_ms
-        if self._frames >= self._frames_needed and self._fastest_ms > self._slow_ms:
-            detail = "the fastest of %d frames took %d ms" % (self._frames, self._fastest_ms)
+        running.frame_ok(inference_ms)
+        if running.frames >= self._frames_needed and running.fastest_ms > self._slow_ms:
+            detail = "the fastest of %d frames took %d ms" % (running.frames, running.fastest_ms)
             self.trial_failed("inference-too-slow", detail)
 
     def trial_failed(self, reason, detail=None):
         """Back to the confirmed model, at once. The release is remembered. False when there is no trial."""
-        if not self._on_trial():
+        if not self._running.on_trial:
             return False
         # a medium that fails says nothing about the release
-        self._end_trial(reason, detail, None if reason == "storage-error" else self._trial_slot)
+        self._end_trial(reason, detail, None if reason == "storage-error" else self._running.slot)
         return True
-
-    def _on_trial(self):
-        return self._choice is not None and self._choice.trial
-
-    # --- what to run --------------------------------------------------------------------------------------
-
-    def _choose(self, crash_reason):
-        """Decide, write what has to be written first, and set the choice."""
-        self._looked = {}
-        decision = decide(self._slots.pointer, self._look, crash_reason)
-        use, trial = decision.use, decision.trial
-        try:
-            if decision.pointer:
-                self._slots.write_pointer(decision.pointer)
-        except StorageError:
-            self._problem("storage-error")
-            if trial:  # its attempt could not be counted, so it must not run
-                confirmed = self._slots.pointer.confirmed if self._slots.pointer else 0
-                use, trial = (confirmed if confirmed and self._look(confirmed) else 0), False
-        else:
-            self._wipe(decision.wipe)
-        if decision.problem:
-            self._problem(decision.problem)
-        slot = self._look(use) if use else None
-        if slot and trial:
-            now = self._hal.ticks_ms()
-            pointer = self._slots.pointer
-            generation = pointer.generation or (self._desired[0] if self._desired else 0)
-            self._job = Job(slot.release, slot.manifest_digest, generation, now)
-            self._start(slot, now)
-        else:
-            self._choice = Choice(slot, False) if slot else None
-            self._trial_slot = None
-            self._confirmed = slot
-        return decision
-
-    def _look(self, number):
-        """The slot if it is entirely in order; each is checked once per decision."""
-        if number not in self._looked:
-            try:
-                self._looked[number] = self._slots.check_slot(number, self._hal.feed)
-            except MemoryError:
-                collect()
-                self._problem("out-of-memory")
-                self._looked[number] = None
-        return self._looked[number]
-
-    def _start(self, slot, now):
-        """Hand out the slot on trial; its attempt has been counted."""
-        self._trial_slot = slot
-        self._trial_started_ms = now
-        self._frames = 0
-        self._fastest_ms = None
-        self._choice = Choice(slot, True)
-        detail = "it stands in for a damaged slot" if self._stands_in() else None
-        self._tell("trial", "storage-error" if detail else None, detail, digest=slot.digest)
-
-    def _stands_in(self):
-        """Whether the trial runs because nothing else is in order: there is nothing to go back to."""
-        return bool(self._slots.pointer.flags & FALLBACK)
-
-    def _wipe(self, number):
-        try:
-            if number:
-                self._slots.wipe(number)
-        except StorageError:
-            self._problem("storage-error")  # the pointer does not name the slot, so nothing depends on this
-
-    def _problem(self, word):
-        if word not in self._problems:
-            self._problems.append(word)
 
     # --- what to do ---------------------------------------------------------------------------------------
 
@@ -292,9 +190,9 @@ class Updater:
         now = self._hal.ticks_ms()
         if self._consider:
             self._consider_desired(now)
-            if self._consider and not self._on_trial():
+            if self._consider and not self._running.on_trial:
                 return True
-        if self._on_trial():
+        if self._running.on_trial:
             return self._watch_trial(now)
         if self._install:
             return self._carry_on(now)
@@ -312,8 +210,8 @@ class Updater:
             job.generation = generation
             job.digest = digest or job.digest
             self._consider = False
-        elif self._on_trial():
-            if (release is None or self._is_confirmed(release, digest)) and not self._stands_in():
+        elif self._running.on_trial:
+            if (release is None or self._is_confirmed(release, digest)) and not self._running.stands_in():
                 self._end_trial("operator-cancelled", None, None)
         elif job:
             self._end("failed", "operator-cancelled", None)
@@ -323,14 +221,14 @@ class Updater:
                 self._begin(now)
 
     def _is_confirmed(self, release, digest):
-        slot = self._confirmed
+        slot = self._running.confirmed
         return slot is not None and slot.release == release and digest in (None, slot.manifest_digest)
 
     def _begin(self, now):
         """Start what is desired, or say why not."""
         generation, release, digest, deadline = self._desired
         if self._is_confirmed(release, digest):
-            self._tell_of(release, generation, "confirmed", digest=self._confirmed.digest)
+            self._tell_of(release, generation, "confirmed", digest=self._running.confirmed.digest)
             return
         why = self._slots.failed_before(release)
         if why:
@@ -341,7 +239,8 @@ class Updater:
             self._tell_of(release, generation, "rejected", "window-closed", "the deadline has passed")
             return
         if not self._slots.capacity or self._stage is None:
-            reason = self._problems[0] if "not-enough-storage" in self._problems[:1] else "storage-error"
+            found = self._running.problems[:1]
+            reason = "not-enough-storage" if "not-enough-storage" in found else "storage-error"
             self._tell_of(release, generation, "rejected", reason, "there are no slots for an update")
             return
         self._job = Job(release, digest, generation, now)
@@ -352,9 +251,9 @@ class Updater:
             self._port,
             self._slots,
             self._stage,
-            self._confirmed,
+            self._running.confirmed,
             self._tell,
-            self._buffers,
+            self._buffer,
         )
 
     def _carry_on(self, now):
@@ -370,19 +269,22 @@ class Updater:
             self._slots.count_attempt()
         except StorageError:
             self._slots.cancel_trial()
-            self._wipe(slot.number)  # whichever pointer the next boot finds: it has been called failed
+            self._running.wipe(
+                slot.number
+            )  # whichever pointer the next boot finds: it has been called failed
             raise
-        self._start(slot, now)
+        self._running.start(slot, now)
+        self._tell_trial()
         return True
 
     def _went_wrong(self, state, reason, detail):
-        if self._on_trial():
+        if self._running.on_trial:
             self.trial_failed(reason, detail)
         elif self._job:
             self._end(state, reason, detail)
         if reason == "connection-lost":
             self._retry_ms = self._hal.ticks_ms() + self._backoff_ms
-            self._backoff_ms = min(2 * self._backoff_ms, RETRY_MAX_MS)
+            self._backoff_ms = min(2 * self._backoff_ms, _RETRY_MAX_MS)
 
     def _end(self, state, reason, detail):
         """The update is over before its trial."""
@@ -394,22 +296,31 @@ class Updater:
 
     # --- the trial ----------------------------------------------------------------------------------------
 
+    def _take_over_trial(self):
+        """Make a job of the trial that the last decision began, if it did."""
+        slot = self._running.slot
+        if slot:
+            generation = self._slots.pointer.generation or (self._desired[0] if self._desired else 0)
+            self._job = Job(slot.release, slot.manifest_digest, generation, self._running.since_ms)
+            self._tell_trial()
+
+    def _tell_trial(self):
+        detail = "it stands in for a damaged slot" if self._running.stands_in() else None
+        self._tell("trial", "storage-error" if detail else None, detail, digest=self._running.slot.digest)
+
     def _watch_trial(self, now):
-        if self._frames >= self._frames_needed:
+        running = self._running
+        if running.frames >= self._frames_needed:
             self._confirm(now)
             return True
-        if now - self._trial_started_ms >= TRIAL_MS:
-            detail = "%d of %d frames in %d s" % (self._frames, self._frames_needed, TRIAL_MS // 1000)
+        if now - running.since_ms >= _TRIAL_MS:
+            detail = "%d of %d frames in %d s" % (running.frames, self._frames_needed, _TRIAL_MS // 1000)
             self.trial_failed("trial-hung", detail)
             return True
         return False
 
     def _confirm(self, now):
-        slot = self._trial_slot
-        self._slots.confirm(slot)
-        self._confirmed = slot
-        self._choice.trial = False
-        self._trial_slot = None
+        slot = self._running.confirm()
         job = self._job
         job.lap("trial", now)
         job.ms["total"] = now - job.started_ms
@@ -418,19 +329,11 @@ class Updater:
 
     def _end_trial(self, reason, detail, failed_slot):
         """Flip back, say so, and choose what to run now. `failed_slot` is remembered as failed."""
-        number = self._trial_slot.number
-        try:
-            self._slots.revert(failed_slot, reason)
-        except StorageError:
-            self._problem("storage-error")  # the attempts on storage end it after the next boots
-        else:
-            self._wipe(number)
-        self._tell("reverted", reason, detail, digest=self._trial_slot.digest)
+        slot = self._running.flip_back(failed_slot, reason)
+        self._tell("reverted", reason, detail, digest=slot.digest)
         self._job = None
-        self._choice = None
-        self._trial_slot = None
-        self._choose("trial-crashed")
-        self._looked = {}
+        self._running.choose("trial-crashed")
+        self._take_over_trial()
 
     # --- reports ------------------------------------------------------------------------------------------
 

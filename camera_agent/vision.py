@@ -22,17 +22,18 @@ RAM BUDGET: labels (at most 17 KB for 256 of the longest), at most RESULTS_PER_M
 import gc
 
 from camera_agent import protocol
+from camera_agent.heap import const
 from camera_agent.models import ModelError
 
-TRIAL_INTERVAL_MS = 1000  # at most, so that a trial does not outlast the updater's patience
-AT_LEAST_MS = 60_000  # between two results with "on_change"
+_TRIAL_INTERVAL_MS = const(1000)  # at most, so that a trial does not outlast the updater's patience
+_AT_LEAST_MS = const(60_000)  # between two results with "on_change"
 _LABELS_BYTES = protocol.LABELS * (protocol.LABEL_BYTES + 2)
-_EYE_RETRY_MS = 1000
-_EYE_RETRY_MAX_MS = 60_000
-_LOAD_RETRY_MS = 5000
-_LOAD_RETRY_MAX_MS = 600_000
-_RAISES_MAX = 3  # exceptions in a row before the model is loaded again
-_SAMPLES = 64  # inference times kept for the median
+_EYE_RETRY_MS = const(1000)
+_EYE_RETRY_MAX_MS = const(60_000)
+_LOAD_RETRY_MS = const(5000)
+_LOAD_RETRY_MAX_MS = const(600_000)
+_RAISES_MAX = const(3)  # exceptions in a row before the model is loaded again
+_SAMPLES = const(64)  # inference times kept for the median
 
 
 def read_labels(content, files):
@@ -108,6 +109,11 @@ class Vision:
         return self._eye_failed < 2
 
     @property
+    def model(self):
+        """The loaded model or None. Others may use it while step() is not called."""
+        return self._model
+
+    @property
     def has_model(self):
         """Whether frames can be classified."""
         return self._model is not None
@@ -171,7 +177,7 @@ class Vision:
         """Whether it is time for a frame; if so, the next one's time is set."""
         interval = self._settings["interval_ms"]
         if self._choice.trial:
-            interval = min(interval, TRIAL_INTERVAL_MS)
+            interval = min(interval, _TRIAL_INTERVAL_MS)
         if now < self._eye_at or 0 < self._due - now <= interval:
             return False
         self._due += interval
@@ -286,7 +292,7 @@ class Vision:
                 best = n
         label = self._labels[best]
         if self._settings["publish"] == "on_change":
-            if label == self._last and now - self._last_at < AT_LEAST_MS:
+            if label == self._last and now - self._last_at < _AT_LEAST_MS:
                 return
             self._last = label
             self._last_at = now

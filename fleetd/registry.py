@@ -15,7 +15,7 @@ from fleetd.ports import Clock, Store, UnitOfWork
 from fleetd.protocol.ids import is_camera_id
 
 SECRET_BYTES = 20  # 160 random bits: nothing to guess, so one round of SHA-256 is enough to store
-COMMANDS = ("identify", "reboot")
+COMMANDS = ("benchmark", "identify", "reboot")
 TAG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 LED_COLORS = ("off", "red", "green", "blue", "cyan", "magenta", "yellow", "white", "unknown")
 LED_PATTERNS = ("solid", "blink", "blink-fast", "double-blink", "cycle", "off", "unknown")

@@ -39,7 +39,7 @@ def send(
         else:
             session.out.say(f"Queued as {safe(sent['id'])}; it is dropped if not delivered in {ttl} s.")
         return
-    outcome = _outcome(session, sent["id"])
+    outcome = outcome_of(session, sent["id"])
     if as_json:
         session.out.json(outcome)
     if outcome["state"] == "done":
@@ -60,7 +60,7 @@ def send(
     )
 
 
-def _outcome(session: Session, command_id: str) -> Any:
+def outcome_of(session: Session, command_id: str) -> Any:
     """What became of the command; the server ends the wait by calling it expired."""
     while True:
         found = session.api.get("commands", command_id)

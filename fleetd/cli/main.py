@@ -9,12 +9,14 @@ from typer.core import TyperGroup
 
 from fleetd import __version__
 from fleetd.cli import (
+    benchmark,
     cameras,
     commands,
     history,
     inspect,
     keys,
     login,
+    provision,
     push,
     releases,
     rollouts,
@@ -85,8 +87,10 @@ app.add_typer(tokens.app, name="tokens")
 for command, name in (
     (login.login, "login"),
     (system.status, "status"),
+    (provision.provision, "provision"),
     (push.push_model, "push-model"),
     (inspect.inspect, "inspect"),
+    (benchmark.benchmark, "benchmark"),
     (history.results, "results"),
     (history.telemetry, "telemetry"),
     (history.events, "events"),

@@ -30,7 +30,7 @@ def presence(*, seen_at: float | None, connected: bool, now: float, rules: Prese
     """
     if seen_at is None:
         return Presence.NEW
-    silent = now - seen_at
+    silent = abs(now - seen_at)  # seen in the future: the clock was set back, and that was long ago too
     if silent >= rules.offline_after:
         return Presence.OFFLINE
     if silent >= rules.late_after:

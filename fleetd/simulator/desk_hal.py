@@ -48,9 +48,19 @@ class DeskModel:
         kind, picture = frame
         if self._hal.faults.slow_ms:
             time.sleep(self._hal.faults.slow_ms / 1000)
-        scores = self._engine.classify(picture)
+        scores = self._engine.classify(_scaled(picture, self.input_shape))
         self._hal.note_truth(LABELS[kind])
         return scores
+
+
+def _scaled(picture: Any, shape: tuple[int, int, int]) -> Any:
+    """The picture in the model's size: the nearest pixel of each place, as the firmware does it."""
+    height, width = picture.shape[:2]
+    if (height, width) == shape[:2]:
+        return picture
+    rows = [n * height // shape[0] for n in range(shape[0])]
+    columns = [n * width // shape[1] for n in range(shape[1])]
+    return picture[rows][:, columns]
 
 
 class DeskHal:
@@ -77,6 +87,10 @@ class DeskHal:
     def ticks_ms(self) -> int:
         """Milliseconds since this boot."""
         return int((time.monotonic() - self._began) * 1000)
+
+    def ticks_us(self) -> int:
+        """Microseconds since this boot."""
+        return int((time.monotonic() - self._began) * 1_000_000)
 
     def unix(self) -> int | None:
         """The desk's clock is not the camera's: fleetd estimates times by itself."""
@@ -180,8 +194,8 @@ class DeskHal:
         except OSError:
             return ""
 
-    def prepare(self, width: int, height: int, channels: int) -> None:
-        """What the model wants to see."""
+    def prepare(self, width: int, height: int, channels: int, _exact: bool = False) -> None:
+        """What the model wants to see, or the size that is to be measured: pictures are drawn in any size."""
         self._shape = (height, width, channels)
 
     def capture(self) -> tuple[int, Any]:
@@ -191,7 +205,8 @@ class DeskHal:
         self._captured += 1
         seed = self._seed * 1_000_003 + self._captured
         kind = (seed * 2_654_435_761 >> 7) % len(LABELS)
-        return kind, draw(kind, seed, self._shape[0])
+        edge = self._shape[0]
+        return kind, draw(kind, seed, -(-edge // 8) * 8)[:edge, :edge]  # drawings are made of 8 x 8 squares
 
     def note_truth(self, label: str) -> None:
         """Remembers what the frame that was just classified showed; the oldest are forgotten."""

@@ -6,13 +6,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from fleetd.domain.records import Camera
-from fleetd.store.tables import camera_state, camera_tags, cameras, unknown_cameras
+from fleetd.store.tables import camera_state, camera_tags, cameras, facts, unknown_cameras
 
 _STATE = [column for column in camera_state.c if column.name not in ("camera_id", "status_seq")]
 _SELECT = sa.select(cameras.c.id, cameras.c.name, cameras.c.created_at, cameras.c.note, *_STATE).select_from(
     cameras.outerjoin(camera_state, camera_state.c.camera_id == cameras.c.id)
 )
 _RENAMED = {column.name for column in _STATE}
+_REMOVALS = "cameras_removed"  # the fact that counts removals
+_COUNT_REMOVALS = sa.select(facts.c.value).where(facts.c.name == _REMOVALS)
+
+
+def removals(connection: sa.Connection) -> str | None:
+    """Changes with every removal of a camera. Until then what is remembered by a camera's number holds."""
+    return connection.execute(_COUNT_REMOVALS).scalar()
 
 
 class SqlCameras:
@@ -52,6 +59,12 @@ class SqlCameras:
     def remove(self, camera_id: int) -> None:
         """Deletes the camera with everything that hangs on it."""
         self._connection.execute(sa.delete(cameras).where(cameras.c.id == camera_id))
+        before = removals(self._connection)
+        count = {"name": _REMOVALS, "value": str(int(before or 0) + 1)}
+        if before is None:
+            self._connection.execute(sa.insert(facts).values(count))
+        else:
+            self._connection.execute(sa.update(facts).where(facts.c.name == _REMOVALS).values(count))
 
     def set_secret(self, camera_id: int, secret_hash: str) -> None:
         """Replaces the credential's hash."""

@@ -6,7 +6,7 @@ range of stored sequence numbers of its boot (table `boots`) changes in the same
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -14,14 +14,17 @@ import sqlalchemy as sa
 from fleetd.domain.ranges import Ranges
 from fleetd.store import tables
 from fleetd.store.bulk import insert_many
+from fleetd.store.cameras import removals
 from fleetd.store.engine import SqlStore
-from fleetd.store.rows import CHANNELS, COLUMNS, Head, Rows
+from fleetd.store.rows import AHEAD_S, CHANNELS, COLUMNS, Head, Rows
 
 BOOTS_CACHED = 20_000
 UNKNOWN_KEPT = 1_000
 DEAD_LETTERS_KEPT = 1_000
 DEAD_LETTERS_PER_BATCH = 100
 DEAD_LETTER_BYTES = 2_048
+CLOCK_WINDOW_S = 600.0  # the newest estimate of a boot's clock is as old as this at most, twice at worst
+CLOCK_GAP_S = 60.0  # of a silence; a longer one is fleetd's or the camera's absence, not time listened
 
 
 class Arrival(NamedTuple):
@@ -65,9 +68,26 @@ class _Boot:
     lost: int
     offset_s: float | None
     last_seen: float
+    heard_s: float = 0.0  # time listened in the present window
+    fresh_s: float | None = None  # the smallest offset in it
 
     def copy(self) -> "_Boot":
-        return _Boot(self.id, self.ranges.copy(), self.lost, self.offset_s, self.last_seen)
+        return replace(self, ranges=self.ranges.copy())
+
+    def hear(self, received_at: float, up_s: float) -> None:
+        """Learns the boot's start in our time from a message: the fastest one tells it best.
+
+        What the fastest message told is true for a while only: the camera's clock drifts (a minute in two
+        weeks), and ours may be set. So after some time of listening only the last minutes count. A silence
+        counts little, so that messages which waited in a queue meanwhile are not taken for new ones.
+        """
+        offset = received_at - up_s
+        self.heard_s += min(max(received_at - self.last_seen, 0.0), CLOCK_GAP_S)
+        self.fresh_s = offset if self.fresh_s is None else min(self.fresh_s, offset)
+        if self.heard_s >= CLOCK_WINDOW_S:
+            self.offset_s, self.fresh_s, self.heard_s = self.fresh_s, None, 0.0
+        self.offset_s = offset if self.offset_s is None else min(self.offset_s, offset)
+        self.last_seen = received_at
 
 
 class Landing:
@@ -77,6 +97,7 @@ class Landing:
         self._store = store
         self._ids: dict[str, int] = {}
         self._boots: OrderedDict[tuple[int, str], _Boot] = OrderedDict()
+        self._removals: str | None = None
 
     def forget(self) -> None:
         """Drops what is remembered; it is read again from the database when needed."""
@@ -87,10 +108,13 @@ class Landing:
         """Stores a batch in one transaction, or raises and stores nothing of it."""
         try:
             with self._store.connect(write=True) as connection:
+                if (removed := removals(connection)) != self._removals:
+                    self.forget()  # numbers of removed cameras and of their boots are given to others
+                    self._removals = removed
                 batch = _Batch(connection, self._ids, self._boots)
                 landed = batch.land(arrivals, dead)
         except BaseException:
-            self.forget()  # a camera may have been removed, another process may have written
+            self.forget()  # another process may have written
             raise
         self._ids = batch.ids
         self._boots.update(batch.boots)
@@ -112,7 +136,7 @@ class _Batch:
         self.ids = dict(ids)
         self.boots: dict[tuple[int, str], _Boot] = {}
         self._rows = Rows()
-        self._seen: dict[int, float] = {}
+        self._seen: dict[int, tuple[float, float]] = {}  # by camera: when it was seen, when that was received
         self._landed = Landed()
 
     def land(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter]) -> Landed:
@@ -125,7 +149,7 @@ class _Batch:
             self._take(arrival)
         self._bury(dead)
         self._write()
-        names = {camera_id: name for name, camera_id in self.ids.items()}
+        names = {self.ids[arrival.camera]: arrival.camera for arrival in known}
         for (camera_id, boot), mark in self.boots.items():
             self._landed.receipts[names[camera_id], boot] = mark.ranges.pairs()
         return self._landed
@@ -183,15 +207,15 @@ class _Batch:
             self._landed.lost += lost
         mark.lost += (closed := mark.ranges.bound())
         self._landed.lost += closed
-        offset = arrival.received_at - body["up_ms"] / 1000
-        if not arrival.retained and (mark.offset_s is None or offset < mark.offset_s):
-            mark.offset_s = offset
-        happened = (mark.offset_s if mark.offset_s is not None else offset) + body["up_ms"] / 1000
+        up_s = body["up_ms"] / 1000
         if not arrival.retained:
-            mark.last_seen = max(mark.last_seen, arrival.received_at)
-            self._seen[camera_id] = max(self._seen.get(camera_id, 0.0), happened)
+            mark.hear(arrival.received_at, up_s)
+        happened = arrival.received_at if mark.offset_s is None else mark.offset_s + up_s
+        if not arrival.retained:
+            seen_at, _ = self._seen.get(camera_id, (0.0, 0.0))
+            self._seen[camera_id] = max(seen_at, happened), arrival.received_at
         at = body.get("t", happened)
-        if not -366 * 86400 < at - arrival.received_at < 3600:
+        if not -366 * 86400 < at - arrival.received_at < AHEAD_S:
             at = happened  # the camera's clock is not to be believed
         head = Head(camera_id, mark.id, body["seq"], at, arrival.received_at)
         CHANNELS[arrival.channel](self._rows, body, head, arrival.rest)
@@ -200,37 +224,46 @@ class _Batch:
 
     def _last_will(self, camera_id: int, arrival: Arrival) -> None:
         """A will says only that the connection of that boot broke; it may be older than the newest boot."""
-        if arrival.channel == "status" and not arrival.retained:
-            mine = (_STATE.c.camera_id == camera_id, _STATE.c.boot == arrival.body["boot"])
-            self._connection.execute(sa.update(_STATE).where(*mine).values(connected=False))
+        if arrival.channel == "status" and not arrival.retained:  # it takes its turn among the statuses
+            self._rows.status.append({"camera_id": camera_id, "boot": arrival.body["boot"]})
         self._landed.stored += 1
 
     def _note_unknown(self, arrivals: Sequence[Arrival]) -> None:
+        """Counts strangers by name. Bounded: the ones silent for longest make room."""
         table = tables.unknown_cameras
         counted: dict[str, list[float]] = {}
         for arrival in arrivals:
             counted.setdefault(arrival.camera, []).append(arrival.received_at)
         self._landed.unknown += len(arrivals)
-        kept = int(self._connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
-        for name, times in counted.items():
-            update = sa.update(table).where(table.c.name == name)
-            update = update.values(last_seen=max(times), messages=table.c.messages + len(times))
-            if self._connection.execute(update).rowcount == 0 and kept < UNKNOWN_KEPT:
-                kept += 1
-                row = {
-                    "name": name,
-                    "first_seen": min(times),
-                    "last_seen": max(times),
-                    "messages": len(times),
-                }
-                self._connection.execute(sa.insert(table).values(row))
+        known: set[str] = set()
+        for chunk in _chunks(list(counted), 500):
+            query = sa.select(table.c.name).where(table.c.name.in_(chunk))
+            known.update(self._connection.execute(query).scalars())
+        if known:
+            again = [
+                {"b_name": name, "b_seen": max(counted[name]), "b_more": len(counted[name])} for name in known
+            ]
+            self._connection.execute(_UPDATE_UNKNOWN, again)
+        new = [
+            {"name": name, "first_seen": min(times), "last_seen": max(times), "messages": len(times)}
+            for name, times in counted.items()
+            if name not in known
+        ][-UNKNOWN_KEPT:]
+        if not new:
+            return
+        self._connection.execute(sa.insert(table), new)
+        total = int(self._connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+        if total > UNKNOWN_KEPT:
+            oldest = sa.select(table.c.name).order_by(table.c.last_seen, table.c.name)
+            oldest = oldest.limit(total - UNKNOWN_KEPT)
+            self._connection.execute(sa.delete(table).where(table.c.name.in_(oldest.scalar_subquery())))
 
     def _bury(self, dead: Sequence[DeadLetter]) -> None:
         self._landed.dead += len(dead)
         rows = [
             {
                 "received_at": letter.received_at,
-                "topic": letter.topic[:512],
+                "topic": letter.topic[:512].replace("\x00", "\ufffd"),  # PostgreSQL refuses that character
                 "payload": letter.payload[:DEAD_LETTER_BYTES],
                 "size": len(letter.payload),
                 "reason": letter.reason,
@@ -263,10 +296,16 @@ class _Batch:
             ]
             self._connection.execute(_UPDATE_BOOT, marks)
         if self._seen:
-            seen = [{"b_camera": camera, "b_seen": at} for camera, at in self._seen.items()]
+            seen = [
+                {"b_camera": camera, "b_seen": at, "b_now": now} for camera, (at, now) in self._seen.items()
+            ]
             self._connection.execute(_UPDATE_SEEN, seen)
         for row in self._rows.status:
             mine = _STATE.c.camera_id == row.pop("camera_id")
+            if "status_seq" not in row:  # a last will
+                ended = sa.update(_STATE).where(mine, _STATE.c.boot == row["boot"])
+                self._connection.execute(ended.values(connected=False))
+                continue
             older = sa.or_(_STATE.c.status_seq.is_(None), _STATE.c.status_seq < row["status_seq"])
             other_boot = sa.or_(_STATE.c.boot.is_(None), _STATE.c.boot != row["boot"])
             self._connection.execute(sa.update(_STATE).where(mine, sa.or_(older, other_boot)).values(row))
@@ -288,12 +327,25 @@ _UPDATE_BOOT = (
         last_seen=sa.bindparam("b_seen"),
     )
 )
+_UPDATE_UNKNOWN = (
+    sa.update(tables.unknown_cameras)
+    .where(tables.unknown_cameras.c.name == sa.bindparam("b_name"))
+    .values(
+        last_seen=sa.bindparam("b_seen"),
+        messages=tables.unknown_cameras.c.messages + sa.bindparam("b_more"),
+    )
+)
 _STATE = tables.camera_state
+# A time that lies in the future was noted before the clock was set back; it must not stay for that long.
 _UPDATE_SEEN = (
     sa.update(_STATE)
     .where(
         _STATE.c.camera_id == sa.bindparam("b_camera"),
-        sa.or_(_STATE.c.seen_at.is_(None), _STATE.c.seen_at < sa.bindparam("b_seen")),
+        sa.or_(
+            _STATE.c.seen_at.is_(None),
+            _STATE.c.seen_at < sa.bindparam("b_seen"),
+            _STATE.c.seen_at > sa.bindparam("b_now"),
+        ),
     )
     .values(seen_at=sa.bindparam("b_seen"))
 )
@@ -301,7 +353,11 @@ _UPDATE_LED = (
     sa.update(_STATE)
     .where(
         _STATE.c.camera_id == sa.bindparam("b_camera"),
-        sa.or_(_STATE.c.led_at.is_(None), _STATE.c.led_at <= sa.bindparam("b_at")),
+        sa.or_(
+            _STATE.c.led_at.is_(None),
+            _STATE.c.led_at <= sa.bindparam("b_at"),
+            _STATE.c.led_at > sa.bindparam("b_ahead"),
+        ),
     )
     .values(
         led_color=sa.bindparam("b_color"),

@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 
 Body = dict[str, Any]
 
+AHEAD_S: Final = 3600.0  # a camera's clock may be this far ahead of ours
+
 HEAD: Final = ("camera_id", "boot_id", "seq", "at", "received_at")
 _TELEMETRY: Final = (
     "fps",
@@ -65,7 +67,7 @@ class Rows:
 
     def __init__(self) -> None:
         self.tables: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
-        self.status: list[dict[str, Any]] = []
+        self.status: list[dict[str, Any]] = []  # last wills among them, which have no `status_seq`
         self.leds: list[dict[str, Any]] = []
 
 
@@ -139,6 +141,7 @@ def _led(rows: Rows, body: Body, head: Head, _rest: str) -> None:
         {
             "b_camera": head.camera_id,
             "b_at": head.at,
+            "b_ahead": head.received_at + AHEAD_S,
             "b_color": color,
             "b_pattern": pattern,
             "b_reason": reason,

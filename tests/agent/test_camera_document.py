@@ -22,8 +22,8 @@ def explained(heading: str) -> set[str]:
 
 
 def test_every_problem_is_explained_and_no_other() -> None:
-    found = words(r'_problem\("([a-z-]+)"\)', "updater") | words(r'problem = "([a-z-]+)"', "pointer")
-    found |= words(r'StorageError\(\s*"([a-z-]+)"', "regions") | {"no-model", "no-camera", "no-keys"}
+    found = words(r'\.problem\("([a-z-]+)"\)', "updater", "running") | words(r'problem = "([a-z-]+)"', "pointer")
+    found |= words(r'StorageError\(\s*"([a-z-]+)"', "regions", "volume") | {"no-model", "no-camera", "no-keys"}
     listed = explained("`problems`")
     assert found <= listed
     assert listed - found == {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camera_agent import settings
+from camera_agent import settings, tuning
 from camera_agent.settings import SettingsError
 from tests.agent.micropython import ROOT
 
@@ -157,7 +157,7 @@ def test_no_value_of_any_type_gets_past_unchecked(changes: dict[str, Any]) -> No
 
 def test_fleetd_may_change_what_concerns_results_and_nothing_else() -> None:
     found = settings.check(LEAST)
-    refused = settings.override(
+    refused = tuning.override(
         found, {"interval_ms": 250, "batch": 99, "host": "evil", "publish": "on_change", "nonsense": 1}
     )
     assert refused == ["batch", "host", "nonsense"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from camera_agent import crypto, regions
+from camera_agent import crypto, regions, volume
 from camera_agent.pointer import (
     ATTEMPTS,
     FALLBACK,
@@ -24,9 +24,9 @@ from camera_agent.pointer import (
     newest,
     release_mark,
 )
-from camera_agent.protocol import UPDATE_REASONS
 from camera_agent.regions import StorageError
 from camera_agent.slots import CONTENT_OFFSET, ContentCheck, Slots
+from camera_agent.words import UPDATE_REASONS
 from tests.agent.update_kit import BLOCK, MemoryFiles, Release, Signer, make_release, weights
 
 SIGNER = Signer()
@@ -584,7 +584,7 @@ class LimitedFile:
 def test_a_disk_that_runs_full_while_files_are_made_keeps_nothing_of_them(
     tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(regions, "open", FullVolume(room), raising=False)
+    monkeypatch.setattr(volume, "open", FullVolume(room), raising=False)
     files = regions.open_files(str(tmp_path), 10**9, slot_bytes=100_000)
     assert files.problem == "not-enough-storage"
     assert (files.slot_a, files.stage, files.pointer_0) == (None, None, None)
@@ -596,7 +596,7 @@ def test_a_lost_file_on_a_full_disk_leaves_the_others_in_use(
 ) -> None:
     regions.open_files(str(tmp_path), 10**9, slot_bytes=100_000).close()
     (tmp_path / "fleet" / "stage.bin").unlink()
-    monkeypatch.setattr(regions, "open", FullVolume(0), raising=False)
+    monkeypatch.setattr(volume, "open", FullVolume(0), raising=False)
     files = regions.open_files(str(tmp_path), 0)
     assert files.problem == "not-enough-storage"
     assert files.stage is None
@@ -625,7 +625,7 @@ def test_the_watchdog_is_fed_while_files_are_made(tmp_path: Path) -> None:
 
 
 def test_a_region_refuses_to_write_past_its_end(tmp_path: Path) -> None:
-    region = regions.allocate(str(tmp_path / "x"), 8192)
+    region = volume.allocate(str(tmp_path / "x"), 8192)
     region.write(4096, bytes(4096))
     for offset, size in ((4096, 8192), (8192, 4096), (-4096, 4096)):
         with pytest.raises(StorageError) as caught:
@@ -639,7 +639,7 @@ def test_a_region_refuses_to_write_past_its_end(tmp_path: Path) -> None:
 
 
 def test_a_file_that_shrank_behind_our_back_is_a_storage_error(tmp_path: Path) -> None:
-    region = regions.allocate(str(tmp_path / "x"), 8192)
+    region = volume.allocate(str(tmp_path / "x"), 8192)
     (tmp_path / "x").write_bytes(b"")
     with pytest.raises(StorageError):
         region.readinto(0, memoryview(bytearray(10)))

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import TypeAdapter
 
-from camera_agent import protocol
+from camera_agent import protocol, words
 from fleetd.protocol import ids, limits, messages, topics
 
 
@@ -14,17 +14,18 @@ def _limits() -> dict[str, int]:
 
 
 def test_the_camera_has_every_limit_with_the_same_value() -> None:
-    assert {name: getattr(protocol, name, None) for name in _limits()} == _limits()
+    known = {**vars(words), **vars(protocol)}
+    assert {name: known.get(name) for name in _limits()} == _limits()
 
 
 @pytest.mark.parametrize(
     ("agent", "fleetd"),
     [
-        (protocol.UPDATE_STATES, messages.UpdateState),
-        (protocol.UPDATE_REASONS, messages.UpdateReason),
-        (protocol.LED_COLORS, messages.LedColor),
-        (protocol.LED_PATTERNS, messages.LedPattern),
-        (protocol.RESET_CAUSES, messages.ResetCause),
+        (words.UPDATE_STATES, messages.UpdateState),
+        (words.UPDATE_REASONS, messages.UpdateReason),
+        (words.LED_COLORS, messages.LedColor),
+        (words.LED_PATTERNS, messages.LedPattern),
+        (words.RESET_CAUSES, messages.ResetCause),
     ],
 )
 def test_the_camera_uses_exactly_the_words_of_the_contract(agent: tuple[str, ...], fleetd: Any) -> None:
@@ -33,7 +34,7 @@ def test_the_camera_uses_exactly_the_words_of_the_contract(agent: tuple[str, ...
 
 def test_prefix_and_channels_are_the_same() -> None:
     assert protocol.DEFAULT_PREFIX == topics.DEFAULT_PREFIX
-    assert protocol.UP_CHANNELS == topics.UP_CHANNELS
+    assert words.UP_CHANNELS == topics.UP_CHANNELS
 
 
 def _schema(adapter: TypeAdapter[Any], field: str) -> Any:
@@ -53,8 +54,8 @@ def test_the_longest_release_id_of_the_pattern_is_the_limit() -> None:
 
 
 def test_every_word_of_the_camera_is_short_enough_to_travel() -> None:
-    words = protocol.UPDATE_REASONS + protocol.RESET_CAUSES
-    assert all(0 < len(word) <= protocol.WORD_CHARS for word in words)
+    said = words.UPDATE_REASONS + words.RESET_CAUSES
+    assert all(0 < len(word) <= protocol.WORD_CHARS for word in said)
 
 
 def test_the_receive_buffer_holds_the_largest_packet_a_camera_wants() -> None:
