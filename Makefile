@@ -21,11 +21,20 @@ demo: $(VENV)/.demo ## A broker, fleetd and virtual cameras on this machine; ONC
 test: check tools ## Everything that has to pass: `make check`, then all tests (ARGS="-k word")
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
+.PHONY: faults
+faults: $(VENV)/.dev tools ## Cut the power at every flash operation of an update (ARGS="--seconds 600 --seed 7")
+	@$(BIN)/python -m tests.faults.power_cuts $(ARGS)
+
 .PHONY: check
 check: $(VENV)/.dev ## Style, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/.dev tools ## Measure: messages per second, and what the agent costs a camera; minutes, never part of the tests
+	@$(BIN)/python -m benchmarks.landing
+	@$(BIN)/python -m benchmarks.agent_cost
 
 .PHONY: format
 format: $(VENV)/.dev ## Put the sources into the one format

@@ -18,10 +18,10 @@ RAM BUDGET: what the parts say; here a few objects and the words of the status.
 
 import gc
 
-from camera_agent import crypto, tuning
+from camera_agent import crypto
 from camera_agent import led as led_words
 from camera_agent.commands import Commands
-from camera_agent.heap import const, forget
+from camera_agent.heap import const, forget, load
 from camera_agent.led import Led
 from camera_agent.link import Link
 from camera_agent.outbox import Outbox
@@ -149,7 +149,10 @@ class Agent:
 
     def _on_desired(self, _kind, _parts, message):
         self.updater.on_desired(message)
-        refused = tuning.override(self.settings, message["config"])
+        refused = []
+        if message["config"]:
+            refused = load("tuning").override(self.settings, message["config"])
+            forget("tuning")
         if refused != self._refused:
             self._refused = refused
             self.outbox.put("event", {"kind": "config-refused", "text": ", ".join(refused)[:1000]})
@@ -315,6 +318,7 @@ def run(hal):
     try:
         settings = _wait_for_settings(hal)
         forget("settings")
+        forget("tuning")
         agent = Agent(hal, settings)
         agent.start()
         while not agent.is_over:
@@ -337,8 +341,7 @@ def run(hal):
 
 def _wait_for_settings(hal):
     """The settings; without usable ones the LED says so, the reason is printed, and the file is looked at again."""
-    from camera_agent import settings  # only the start needs it
-
+    settings = load("settings")  # only the start needs it
     said_at = None
     while True:
         try:

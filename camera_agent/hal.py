@@ -73,6 +73,7 @@ class Hal:
         self._micros = 0
         self._ticks = 0
         self._storage = storage or _storage()
+        self._is_raw = False  # whether slots are in flash without files
         self._net = None
         self._ntp = None
         self._ntp_at = 0
@@ -256,7 +257,7 @@ class Hal:
 
     def storage_info(self):
         """backend, free and total in bytes."""
-        backend = "sdcard" if self._storage.startswith("/sdcard") else "flash"
+        backend = "raw" if self._is_raw else "sdcard" if self._storage.startswith("/sdcard") else "flash"
         try:
             stat = os.statvfs(self._storage)
         except OSError:
@@ -265,6 +266,16 @@ class Hal:
 
     def open_regions(self, slot_bytes):
         """regions.Files for slots, stage and pointer."""
+        vfs = _module("vfs")
+        # A camera that has its slots in files stays with them.
+        if hasattr(vfs, "rom_ioctl") and not _exists(self._storage + "/fleet/pointer_0.bin"):
+            from camera_agent import rawflash
+
+            marker = self._storage + "/fleet/raw.bin"
+            files = rawflash.open_raw(vfs, _module("uctypes"), marker, slot_bytes)
+            if files:
+                self._is_raw = True
+                return files
         free = self.storage_info().get("free", 0)
         return regions.open_files(self._storage, free, slot_bytes, self.feed)
 

@@ -1,14 +1,21 @@
 """What a heap of 128 KB asks for, on both Pythons.
 
-    _NAME = const(...)      MicroPython's compiler puts the value where the name is used: neither takes memory
-    collect()               make room now
-    forget("settings")      a module of the agent that only the start needed gives back its memory
+    _NAME = const(...)          MicroPython's compiler puts the value where the name is used: neither takes memory
+    collect()                   make room now
+    load("unpack")              a module of the agent that is not needed all the time
+    forget("unpack")            ... gives back its memory, where that is scarce
+    keep_room(), give_room()    holds what inflating needs in one piece, and lets go of it
 
-RAM BUDGET: under 1 KB.
+The garbage collector never moves anything, so a heap that is nearly full is soon in small pieces. Where memory is not
+scarce nothing is kept free, and a module that was loaded once stays.
+
+RAM BUDGET: 1 KB, and what is kept free.
 """
 
 import gc
 import sys
+
+from camera_agent.errors import StorageError
 
 try:
     from micropython import const
@@ -19,19 +26,53 @@ except ImportError:  # CPython
         return value
 
 
-IS_SMALL = hasattr(gc, "mem_free")  # MicroPython
+IS_MICROPYTHON = hasattr(gc, "mem_free")
+_SMALL = const(600_000)  # bytes; more are not worth the time that tidying up takes
+_PACKAGE = const("camera_agent.")
+_ROOM = const(5632)  # bytes: DeflateIO's window of 4 KB and its tables
+_room = [None]
+
+
+def is_small():
+    """Whether memory is scarce."""
+    return hasattr(gc, "mem_free") and gc.mem_free() < _SMALL
 
 
 def collect():
-    """Make room on MicroPython's small heap; elsewhere it only costs time."""
-    if IS_SMALL:
+    """Make room on MicroPython; elsewhere it only costs time."""
+    if IS_MICROPYTHON:
         gc.collect()
+
+
+def load(name):
+    """A module of this package. Raises StorageError when it cannot be read."""
+    try:
+        __import__(_PACKAGE + name)
+    except (ImportError, OSError, ValueError) as error:
+        raise StorageError("storage-error", "load %s: %s" % (name, error)) from None
+    return sys.modules[_PACKAGE + name]
 
 
 def forget(name):
-    """Take a module of this package out of memory. Nothing that it made may still be in use, or it stays."""
-    if IS_SMALL:
+    """Take a module out of memory; load() brings it back. What it made and what is still in use keeps it there."""
+    if is_small() and sys.modules.pop(_PACKAGE + name, None):
         package = sys.modules["camera_agent"]
-        if sys.modules.pop("camera_agent." + name, None) and hasattr(package, name):
+        if hasattr(package, name):
             delattr(package, name)
         gc.collect()
+
+
+def keep_room():
+    """Hold the room, unless it is held already or the heap is in too small pieces even now."""
+    if _room[0] is None and is_small():
+        gc.collect()
+        try:
+            _room[0] = bytearray(_ROOM)
+        except MemoryError:
+            pass  # without it an update may end with out-of-memory; the next call may have more luck
+
+
+def give_room():
+    """Let go of it for work that needs it, and make room."""
+    _room[0] = None
+    collect()

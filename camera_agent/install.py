@@ -5,16 +5,14 @@ Nothing here touches the pointer, so whatever happens the model that runs stays 
 What a step cannot split: the signature check of the manifest, and at most three blocks of 4 KB written in a row.
 
 RAM BUDGET: the caller's 4 KB buffer, the signed manifest (at most 8 KB), its parsed form (twice as much until an
-encoding is chosen, then mostly dropped), 5.5 KB for inflating.
+encoding is chosen, then mostly dropped), 5.5 KB for inflating. The code for manifest, transfer and unpacking (3 to 4 KB
+each) is loaded when its turn comes and, where memory is scarce, forgotten afterwards.
 """
 
-from camera_agent import protocol
-from camera_agent.errors import AgentError
-from camera_agent.heap import collect, const
-from camera_agent.manifest import ManifestError, accepts, choose_encoding, digest_of, open_manifest
+from camera_agent import crypto, protocol
+from camera_agent.errors import AgentError, ManifestError, TransferError, UnpackError
+from camera_agent.heap import collect, const, forget, give_room, keep_room, load
 from camera_agent.slots import ContentCheck
-from camera_agent.transfer import Transfer, TransferError
-from camera_agent.unpack import Unpacker, UnpackError
 
 _MANIFEST_MS = const(60_000)  # of connected time without the manifest, doubling to
 _MANIFEST_MAX_MS = const(3_600_000)
@@ -34,7 +32,8 @@ class Job:
         self.generation = generation
         self.started_ms = now_ms
         self.ms = {}
-        self.transfer = None  # for its counters
+        self.blocks = None  # of the transfer: done and total
+        self.bytes = 0
         self._lap_ms = now_ms
 
     def lap(self, name, now_ms):
@@ -45,9 +44,9 @@ class Job:
     def facts(self):
         """blocks, bytes and ms as far as they are known."""
         known = {}
-        if self.transfer:
-            known["blocks"] = {"done": self.transfer.done, "total": self.transfer.total}
-            known["bytes"] = self.transfer.bytes
+        if self.blocks:
+            known["blocks"] = {"done": self.blocks[0], "total": self.blocks[1]}
+            known["bytes"] = self.bytes
         if self.ms:
             known["ms"] = dict(self.ms)
         return known
@@ -82,6 +81,7 @@ class Install:
         self._has_no_room = False  # for the manifest
         self._content = None  # (size, digest) of what it is to become
         self._encoding = None
+        self._transfer = None
         self._unpacker = None
         self._check = None
         port.want(port.topics.release(job.release))
@@ -104,7 +104,7 @@ class Install:
             return
         if len(payload) > protocol.MANIFEST_BYTES:
             self._blob = b""  # whatever it was: nobody whose key we hold made it
-        elif job.digest and digest_of(payload) != job.digest:
+        elif job.digest and crypto.digest_of(payload) != job.digest:
             self._tell_once("digest-mismatch", "the manifest is not the desired one")
         else:
             try:
@@ -114,15 +114,16 @@ class Install:
 
     def on_block(self, digest_hex, number, payload):
         """A block of an encoding or of its index."""
-        if self._job.transfer:
-            self._job.transfer.on_block(digest_hex, number, payload)
+        if self._transfer:
+            self._transfer.on_block(digest_hex, number, payload)
+            self._count()
 
     def close(self):
         """Stop listening. The blocks that came stay in the stage for the next time."""
         if self._waiting:
             self._stop_waiting()
-        if self._job.transfer:
-            self._job.transfer.close()
+        self._end_transfer()
+        self._end_unpacking()
 
     # --- the pieces, in their order: each takes the time and answers whether there is more to do at once --------
 
@@ -154,37 +155,48 @@ class Install:
 
     def _open(self, now):
         try:
-            manifest = open_manifest(self._blob, self._keys)
+            manifest = load("manifest").open_manifest(self._blob, self._keys)
         except ManifestError as error:
             if error.reason == "out-of-memory":
                 raise
             raise RejectedError(error.reason, error.detail) from None
-        if manifest["release"] != self._job.release:
-            raise RejectedError("manifest-invalid", "it is the manifest of another release")
-        self._job.digest = digest_of(self._blob)
-        pointer = self._slots.pointer
-        floor = (pointer.epoch, pointer.sequence) if pointer else (0, 0)
-        base = self._base.digest if self._base else None
-        room = self._stage.size
-        reason = accepts(
-            manifest, self._hal.arch(), floor, self._hal.unix(), self._slots.capacity, room, base
-        )
-        if reason:
-            raise RejectedError(reason)
-        self._encoding = choose_encoding(manifest, room, base)
-        self._content = (manifest["content"]["size"], manifest["content"]["sha256"])
-        self._job.transfer = Transfer(self._port, self._stage, self._encoding, self._buffer)
+        finally:
+            forget("manifest")
+        try:
+            self._decide(load("offers"), manifest)
+        finally:
+            forget("offers")
+        self._transfer = load("transfer").Transfer(self._port, self._stage, self._encoding, self._buffer)
+        self._count()
         self._job.lap("manifest", now)
         self._reported_ms = now
         self._tell("transferring")
         self._next = self._pull
         return True
 
+    def _decide(self, offers, manifest):
+        """Whether to install it, and how to get its content."""
+        if manifest["release"] != self._job.release:
+            raise RejectedError("manifest-invalid", "it is the manifest of another release")
+        self._job.digest = crypto.digest_of(self._blob)
+        pointer = self._slots.pointer
+        floor = (pointer.epoch, pointer.sequence) if pointer else (0, 0)
+        base = self._base.digest if self._base else None
+        room = self._stage.size
+        unix = self._hal.unix()
+        reason = offers.accepts(manifest, self._hal.arch(), floor, unix, self._slots.capacity, room, base)
+        if reason:
+            raise RejectedError(reason)
+        self._encoding = offers.choose_encoding(manifest, room, base)
+        self._content = (manifest["content"]["size"], manifest["content"]["sha256"])
+
     def _pull(self, now):
-        transfer = self._job.transfer
+        transfer = self._transfer
         more = transfer.step(now)
+        self._count()
         if transfer.finished:
-            transfer.close()
+            transfer = None
+            self._end_transfer()
             self._job.lap("transfer", now)
             self._tell("verifying")
             self._next = self._prepare
@@ -195,10 +207,27 @@ class Install:
             self._tell("transferring")
         return more
 
-    def _prepare(self, _now):
+    def _count(self):
+        transfer = self._transfer
+        self._job.blocks = (transfer.done, transfer.total)
+        self._job.bytes = transfer.bytes
+
+    def _end_transfer(self):
+        if self._transfer:
+            self._transfer.close()
+            self._transfer = None
+            forget("transfer")
+
+    def _end_unpacking(self):
+        if self._unpacker:
+            self._unpacker = None
+            forget("unpack")
+
+    def _prepare(self, now):
         self._slots.wipe(self._slots.spare)
         collect()  # the inflater's window is the largest single piece of an update
-        self._unpacker = Unpacker(
+        keep_room()
+        self._unpacker = load("unpack").Unpacker(
             self._stage,
             self._encoding,
             self._content[0],
@@ -207,12 +236,13 @@ class Install:
             self._base.content if self._base else None,
         )
         self._next = self._unpack
-        return True
+        give_room()  # the inflater takes it with its first byte, at once
+        return self._unpack(now)
 
     def _unpack(self, now):
         if self._unpacker.step():
             return True
-        self._unpacker = None
+        self._end_unpacking()
         self._slots.sync_content()
         size, digest = self._content
         self._check = ContentCheck(self._slots.spare_content(size), digest, self._buffer)
@@ -221,6 +251,7 @@ class Install:
         return True
 
     def _verify(self, now):
+        keep_room()  # not earlier: until a function returns it may keep hold of what it has used
         if self._check.step():
             return True
         if not self._check.ok:
@@ -234,9 +265,9 @@ class Install:
 
     def _without_patch(self, detail):
         """The patch did not lead to the content: begin again with the full encoding."""
-        self._job.transfer.close()
-        self._job.transfer = None
-        self._unpacker = self._check = self._encoding = None
+        self._end_transfer()
+        self._end_unpacking()
+        self._check = self._encoding = None
         self._base = None
         self._tell("transferring", None, "the patch does not fit, taking the full encoding: %s" % detail)
         self._next = self._open

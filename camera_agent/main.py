@@ -14,9 +14,13 @@ import time
 _PAUSE_S = 10  # before a restart after an error, so that a camera that cannot start is not a blinding light
 
 # On a small heap the parts are loaded one at a time, those with most code first, and the garbage of compiling is
-# collected in between; on a large one collecting takes a quarter of a second each time and helps nobody.
-_PARTS = ("protocol", "mqtt", "updater", "link", "manifest", "vision", "settings", "slots", "hal", "agent")
+# collected in between; from then on it is collected often, so that what stays lies close together and leaves room in
+# one piece. On a large heap collecting takes a quarter of a second each time and helps nobody.
+_PARTS = ("protocol", "mqtt", "updater", "link", "vision", "slots", "hal", "agent")
+# These are loaded when they are needed (heap.load). Their names stay in memory for good: once, before it is in pieces.
+_GUESTS = ("p256", "decision", "fields", "manifest", "offers", "transfer", "unpack", "volume", "settings")
 _SMALL_HEAP = 600_000
+_THRESHOLD = 4096  # bytes of garbage
 
 
 def main():
@@ -40,8 +44,14 @@ def main():
 def _load():
     if not hasattr(gc, "mem_free") or gc.mem_free() > _SMALL_HEAP:
         return
-    for name in _PARTS:
-        __import__("camera_agent." + name)
+    if hasattr(gc, "threshold"):
+        gc.threshold(_THRESHOLD)
+    from camera_agent import heap
+
+    for name in _PARTS + _GUESTS:
+        heap.load(name)
+        if name in _GUESTS:
+            heap.forget(name)
         gc.collect()
 
 

@@ -5,12 +5,13 @@
     model.input_shape, model.output_len
     model.close()                                        # before the next one is loaded
 
-Where the firmware can mount a ROMFS image from memory (>= 4.7) the content is read into one buffer of the signed
-size and the model is used there in place. Older firmware only takes a path: the model is written to
-`<folder>/run_a.tflite` or `run_b.tflite`, unless the file there is already the one that was signed.
+Where the firmware can mount a ROMFS image from memory (>= 4.7) the model is used in place: in flash where the slot
+lies there without files, else in one buffer of the signed size into which the content is read. Older firmware only
+takes a path: the model is written to `<folder>/run_a.tflite` or `run_b.tflite`, unless the file there is already the
+one that was signed.
 
-RAM BUDGET: the content (its size is in the signed manifest and was checked against the slot), or 4 KB while a file
-is written; the arena is the firmware's.
+RAM BUDGET: nothing where the model stays in flash, else the content (its size is in the signed manifest and was
+checked against the slot), or 4 KB while a file is written; the arena is the firmware's.
 """
 
 import gc
@@ -110,10 +111,12 @@ def _vfs():
 def _mount(vfs, content, feed):
     import uctypes
 
-    room = bytearray(content.size + _ALIGN - 1)
-    start = -uctypes.addressof(room) % _ALIGN
-    view = memoryview(room)[start : start + content.size]
-    _read(content, 0, view, feed)
+    view = room = content.view() if hasattr(content, "view") else None
+    if view is None:
+        room = bytearray(content.size + _ALIGN - 1)
+        start = -uctypes.addressof(room) % _ALIGN
+        view = memoryview(room)[start : start + content.size]
+        _read(content, 0, view, feed)
     _unmount()
     vfs.mount(vfs.VfsRom(view), MOUNT)
     return room

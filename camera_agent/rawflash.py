@@ -19,19 +19,21 @@ of 32 and is compared afterwards; the partition's last 512 bytes are never touch
 RAM BUDGET: about 1 KB of objects; reading makes objects of 16 to 32 bytes. 256 bytes where erase blocks are large.
 """
 
+import os
 import struct
 from binascii import crc32
 
+from camera_agent.heap import const
 from camera_agent.regions import BLOCK, Files, StorageError
 from camera_agent.slots import CONTENT_OFFSET
 
-_GUARD = 512
-_LEAST_SLOT = 48 * 1024
-_PIECE = 256
+_GUARD = const(512)
+_LEAST_SLOT = const(48 * 1024)
+_PIECE = const(256)
 _BLANK = b"\xff" * _PIECE
 _LAYOUT = "<4sIII"
 _MAGIC = b"FRL1"
-_RECORD_BYTES = 32
+_RECORD_BYTES = const(32)
 _ROMFS = b"\xd2\xcd\x31"
 
 
@@ -281,6 +283,10 @@ def _is_file(path):
 
 
 def _remember(path):
+    try:
+        os.mkdir(path.rsplit("/", 1)[0])
+    except OSError:
+        pass  # it is there, or open() will say so
     try:
         with open(path, "wb") as file:
             file.write(_MAGIC)

@@ -16,8 +16,8 @@ RAM BUDGET: file objects only; callers bring buffers. Making the files is camera
 
 import os
 
-from camera_agent.errors import AgentError
-from camera_agent.heap import const, forget
+from camera_agent.errors import StorageError
+from camera_agent.heap import const, forget, load
 
 BLOCK = const(4096)
 NAMES = (
@@ -29,10 +29,6 @@ NAMES = (
     "pointer_1",
 )  # in the order in which they are made
 _ENOSPC = const(28)
-
-
-class StorageError(AgentError):
-    """The medium refused. `reason`: not-enough-storage or storage-error."""
 
 
 def storage_error(error, doing):
@@ -137,8 +133,7 @@ def open_files(directory, free, slot_bytes=None, feed=None):
     are settled once the pointer files exist, which are made last; from then on only a missing file is made again.
     At the first start nothing is left behind if not everything fits.
     """
-    from camera_agent import volume
-
-    files = volume.open_files(directory, free, slot_bytes, feed)
-    forget("volume")
-    return files
+    try:
+        return load("volume").open_files(directory, free, slot_bytes, feed)
+    finally:
+        forget("volume")

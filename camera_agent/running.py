@@ -11,9 +11,9 @@ The Updater owns it and reports about it.
 RAM BUDGET: one or two Slot objects of about 2 KB.
 """
 
-from camera_agent.heap import collect
-from camera_agent.pointer import FALLBACK, decide
-from camera_agent.regions import StorageError
+from camera_agent.errors import StorageError
+from camera_agent.heap import collect, forget, load
+from camera_agent.pointer import FALLBACK
 
 
 class Choice:
@@ -30,7 +30,6 @@ class Choice:
         self.name = manifest["name"]
         self.version = manifest["version"]
         self.threshold = manifest["threshold"] or 0.0
-        self.model = manifest["model"]  # input, output, labels, arena_bytes; or None
         self.files = manifest["content"]["files"]
         self.content = slot.content
 
@@ -69,7 +68,14 @@ class Running:
         """Decide, write what has to be written first, and set the choice. Answers (Slot or None, state, reason) of a
         trial that is over with it; None when there was none."""
         self._looked = {}
-        decision = decide(self._slots.pointer, self._look, crash_reason)
+        try:
+            decision = load("decision").decide(self._slots.pointer, self._look, crash_reason)
+        except (StorageError, MemoryError) as error:  # without the code for it there is no model either
+            self.problem("out-of-memory" if isinstance(error, MemoryError) else "storage-error")
+            self.choice = self.slot = self.confirmed = None
+            return None
+        finally:
+            forget("decision")
         use, trial = decision.use, decision.trial
         try:
             if decision.pointer:

@@ -13,8 +13,8 @@ import struct
 from binascii import crc32
 
 from camera_agent import crypto, protocol
-from camera_agent.heap import const
-from camera_agent.manifest import HEADER_BYTES, ManifestError, digest_of, open_manifest
+from camera_agent.errors import ManifestError, StorageError
+from camera_agent.heap import const, forget, load
 from camera_agent.pointer import (
     NO_MARK,
     POINTER_BYTES,
@@ -26,7 +26,7 @@ from camera_agent.pointer import (
     release_mark,
     why_code,
 )
-from camera_agent.regions import BLOCK, StorageError
+from camera_agent.regions import BLOCK
 
 CONTENT_OFFSET = const(12288)
 _SLOT_MAGIC = const(b"FSL1")
@@ -48,6 +48,11 @@ class Content:
             return 0
         return self._region.readinto(CONTENT_OFFSET + offset, mv[:count])
 
+    def view(self):
+        """The content where it lies in flash, or None where it has to be read."""
+        view = getattr(self._region, "view", None)
+        return view and view(CONTENT_OFFSET, self.size)
+
 
 class Slot:
     """A slot whose manifest is genuine. Whether its content matches is `ContentCheck`'s answer."""
@@ -68,10 +73,8 @@ class Slot:
 def _running_part(manifest):
     """What is needed of a manifest once it is installed: it stays in memory, so not its bulk."""
     kept = {}
-    for name in ("release", "name", "version", "epoch", "sequence", "content", "threshold", "model"):
+    for name in ("release", "name", "version", "epoch", "sequence", "content", "threshold"):
         kept[name] = manifest.get(name)
-    if kept["model"]:
-        kept["model"].pop("ops", None)
     return kept
 
 
@@ -162,15 +165,17 @@ class Slots:
             if region.readinto(0, memoryview(head)) != len(head):
                 return None
             magic, length, crc, _zero = struct.unpack(_SLOT_HEADER, head)
-            if magic != _SLOT_MAGIC or not HEADER_BYTES < length <= protocol.MANIFEST_BYTES:
+            if magic != _SLOT_MAGIC or not 0 < length <= protocol.MANIFEST_BYTES:
                 return None
             blob = bytearray(length)
             if region.readinto(_SLOT_HEADER_BYTES, memoryview(blob)) != length or crc32(blob) != crc:
                 return None
-            manifest = open_manifest(blob, self._keys)
+            manifest = load("manifest").open_manifest(blob, self._keys)
         except (StorageError, ManifestError):
             return None
-        return Slot(number, region, _running_part(manifest), digest_of(blob))
+        finally:
+            forget("manifest")
+        return Slot(number, region, _running_part(manifest), crypto.digest_of(blob))
 
     def check_slot(self, number, feed=None):
         """The Slot if everything including the content's digest is in order, else None. Blocks for the whole of it:

@@ -13,11 +13,9 @@ RAM BUDGET: the caller's 4 KB buffer (one index block), 512 bytes for reading ba
 import hashlib
 
 from camera_agent import crypto
-from camera_agent.errors import AgentError
+from camera_agent.errors import StorageError, TransferError
 from camera_agent.heap import const
-from camera_agent.manifest import blocks_of
-from camera_agent.protocol import BLOCK_BYTES
-from camera_agent.regions import StorageError
+from camera_agent.protocol import BLOCK_BYTES, blocks_of
 
 WINDOW = const(4)
 BAD_BLOCKS = const(3)  # wrong copies of one block before the transfer is given up
@@ -26,10 +24,6 @@ _GIVE_UP_MS = const(900_000)  # connected, and not one good block
 
 _PER_INDEX = const(4096 // 32)
 _PIECE_BYTES = const(512)
-
-
-class TransferError(AgentError):
-    """The transfer is over without success. `reason` is a word of `up/update`."""
 
 
 class Transfer:

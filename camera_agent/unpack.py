@@ -12,9 +12,9 @@ the base is read.
 RAM BUDGET: about 5.5 KB for DeflateIO (4 KB window), the caller's 4 KB output block, otherwise a few integers.
 """
 
-from camera_agent.errors import AgentError
+from camera_agent.errors import StorageError, UnpackError
 from camera_agent.heap import const
-from camera_agent.regions import BLOCK, StorageError
+from camera_agent.regions import BLOCK
 
 _WINDOW_BITS = const(12)
 _VARINT_BYTES = const(5)
@@ -28,13 +28,6 @@ try:
 except ImportError:  # CPython
     from camera_agent.inflate_desk import BROKEN as _BROKEN
     from camera_agent.inflate_desk import RAW, DeflateIO
-
-
-class UnpackError(AgentError):
-    """The encoding does not unpack to what the manifest says. `reason` is digest-mismatch."""
-
-    def __init__(self, detail):
-        super().__init__("digest-mismatch", detail)
 
 
 class Unpacker:

@@ -12,7 +12,7 @@ THE AGENT CORE CALLS
     updater.status() -> dict         for `up/status`: release, trial, generation, slot_bytes, problems (list of words)
 
 THE VISION LOOP CALLS
-    choice = updater.model_to_use()  None: no model is to be used. Otherwise a Choice (camera_agent/running.py): .content and .files are
+    choice = updater.model_to_use()  None: no model is to be used. Otherwise a running.Choice: .content and .files are
                                      what hal.load_model wants. Compare by identity: when it `is not` the one in use,
                                      free the old model, collect, load the new one. It was hashed and its signature
                                      checked, and for a trial the attempt stands on storage: the core counts nothing.
@@ -50,20 +50,19 @@ Everything else is at most 4 KB of hashing, inflating, reading and writing a ste
 RAM BUDGET: a 4 KB buffer for good; during an update what camera_agent/install.py says.
 """
 
-from camera_agent.heap import collect, const
+from camera_agent.errors import AgentError, StorageError
+from camera_agent.heap import collect, const, keep_room
 from camera_agent.install import Install, Job, RejectedError
-from camera_agent.manifest import ManifestError
-from camera_agent.regions import BLOCK, StorageError
+from camera_agent.regions import BLOCK
 from camera_agent.running import Running
 from camera_agent.slots import Slots
-from camera_agent.transfer import TransferError
-from camera_agent.unpack import UnpackError
 
 _FRAMES = const(5)  # live frames that a trial has to classify
 SLOW_MS = const(5000)  # a trial is too slow when even its fastest frame took longer
 _TRIAL_MS = const(300_000)  # for these frames
 _RETRY_MS = const(60_000)  # after connection-lost, doubling to
 _RETRY_MAX_MS = const(3_600_000)
+_TIDY_MS = const(500)  # between two tries to get back the room for the next update
 _DETAIL_CHARS = const(200)
 
 
@@ -80,6 +79,7 @@ class Updater:
         self._slow_ms = slow_ms
         # for reading back, hashing, headers, pointers, a transfer's index, unpacking: one after the other
         self._buffer = bytearray(BLOCK)
+        keep_room()
         self._slots = Slots(files, keys, self._buffer)
         self._running = Running(hal, self._slots, [files.problem] if files.problem else [])
         self._job = None  # what an update is about, until its trial is over
@@ -88,6 +88,7 @@ class Updater:
         self._consider = False  # whether that has to be looked at
         self._retry_ms = None  # when it is tried again
         self._backoff_ms = _RETRY_MS
+        self._tidy_ms = 0
 
     # --- the agent core's side ----------------------------------------------------------------------------
 
@@ -108,10 +109,9 @@ class Updater:
         """Do the next piece of work. True while there is more to do at once."""
         try:
             return self._work()
-        except (TransferError, StorageError, UnpackError, ManifestError) as error:
-            state, reason, detail = "failed", error.reason, error.detail
-        except RejectedError as error:
-            state, reason, detail = "rejected", error.reason, error.detail
+        except AgentError as error:
+            state = "rejected" if isinstance(error, RejectedError) else "failed"
+            reason, detail = error.reason, error.detail
         except MemoryError:
             state, reason, detail = "failed", "out-of-memory", None
         collect()
@@ -192,6 +192,9 @@ class Updater:
             self._consider_desired(now)
             if self._consider and not self._running.on_trial:
                 return True
+        if not self._install and now >= self._tidy_ms:
+            self._tidy_ms = now + _TIDY_MS
+            keep_room()
         if self._running.on_trial:
             return self._watch_trial(now)
         if self._install:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleetd.domain.records import Role, Token
@@ -34,7 +34,7 @@ class AccessControl:
             raise InvalidError(
                 f"{name!r} cannot name a token: letters, digits, and . _ @ - only, at most 63."
             )
-        secret = "fleet_" + secrets.token_urlsafe(32)
+        secret = _new_secret()
         with self._store.transaction() as work:
             if any(token.name == name for token in work.access.tokens()):
                 raise ConflictError(f"There is a token named {name} already (revoked ones keep their name).")
@@ -42,12 +42,23 @@ class AccessControl:
             work.access.record(actor, "token.create", name, {"role": role.value}, self._clock())
         return secret
 
-    def first_admin_token(self) -> str | None:
-        """The secret of a first admin token when there is no token at all yet, else None."""
+    def make_first_admin(self, keep: Callable[[str], None]) -> bool:
+        """Makes a first admin token when there is no token at all yet; False when there is one.
+
+        `keep` is given the secret before the token is in force: being killed in between leaves a secret that
+        opens nothing and is replaced at the next start, never a token that nobody knows.
+        """
         with self._store.reading() as work:
             if work.access.tokens():
-                return None
-        return self.create_token("admin", Role.ADMIN, actor="fleetd")
+                return False
+        secret = _new_secret()
+        with self._store.transaction() as work:
+            if work.access.tokens():
+                return False
+            keep(secret)
+            work.access.add_token("admin", Role.ADMIN, _hash(secret), self._clock())
+            work.access.record("fleetd", "token.create", "admin", {"role": Role.ADMIN.value}, self._clock())
+        return True
 
     def tokens(self) -> list[Token]:
         """All tokens by name, revoked ones too."""
@@ -65,6 +76,10 @@ class AccessControl:
         """The newest audit entries first."""
         with self._store.reading() as work:
             return work.access.entries(limit)
+
+
+def _new_secret() -> str:
+    return "fleet_" + secrets.token_urlsafe(32)
 
 
 def _hash(secret: str) -> str:

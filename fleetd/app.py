@@ -165,10 +165,9 @@ class Daemon:
         """What `fleetctl` on this machine needs: the address, and the first admin token when it is made."""
         folder = self.settings.state_dir
         _write_private(folder / "endpoint.json", json.dumps({"url": self.url}) + "\n")
-        secret = self.access.first_admin_token()
-        if secret is not None:
-            _write_private(folder / "admin.token", secret + "\n")
-            log.info("first_admin", note="its key is in the file", file=str(folder / "admin.token"))
+        file = folder / "admin.token"
+        if self.access.make_first_admin(lambda secret: _write_private(file, secret + "\n")):
+            log.info("first_admin", note="its key is in the file", file=str(file))
 
     def status(self) -> Mapping[str, Any]:
         """What fleetd knows about itself, for people and probes."""
@@ -272,7 +271,13 @@ def _write_private(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Any:
     """Holds the state folder's lock: two daemons on one database would take each other's messages."""
-    with (folder / "fleetd.lock").open("a") as lock:
+    try:
+        lock = (folder / "fleetd.lock").open("a")
+    except OSError as error:
+        raise SettingsError(
+            f"The folder {folder} (setting state_dir) cannot be written: {error.strerror}."
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

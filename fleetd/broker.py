@@ -31,6 +31,7 @@ CONNECT_SECONDS = 5.0  # for the TCP connection
 CONNACK_SECONDS = 3.0
 SESSION_SECONDS = 30 * 86400  # how long the broker keeps messages for an absent fleetd
 WINDOW = 1000  # unacknowledged messages the broker may send (MQTT 5; mosquitto's own setting for 3.1.1)
+FLUSH_LOOK_SECONDS = 0.2  # how soon a flush notices that its connection is gone
 BACKOFF_SECONDS = (0.25, 10.0)
 BACKOFF_SHORT_SECONDS = 2.0  # the most after a connection that worked, but not for long
 GOOD_AFTER_SECONDS = 2.0  # a connection that ends sooner counts as a failure, also one closed after CONNACK
@@ -66,7 +67,7 @@ class BrokerLink:
         self._credentials = (username, password)
         self._protocol = MQTTProtocolVersion.MQTTv5 if version == "5.0" else MQTTProtocolVersion.MQTTv311
         self._client: mqtt.Client | None = None
-        self._pending: list[mqtt.MQTTMessageInfo] = []
+        self._pending: list[tuple[mqtt.Client, mqtt.MQTTMessageInfo]] = []
         self._pending_lock = threading.Lock()
         self._stopping = threading.Event()
         self._broken = threading.Event()
@@ -142,7 +143,7 @@ class BrokerLink:
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
             raise BrokerError(f"The MQTT broker at {self.address} did not take a message: {info.rc}")
         with self._pending_lock:
-            self._pending.append(info)
+            self._pending.append((client, info))
 
     def publish_once(self, topic: str, payload: bytes) -> None:
         """Sends at QoS 0: good for what is repeated anyway."""
@@ -151,18 +152,21 @@ class BrokerLink:
             client.publish(topic, payload, qos=0)
 
     def flush(self, timeout: float) -> bool:
-        """Waits until the broker has acknowledged everything published; False when it did not in time."""
+        """Waits until the broker has acknowledged everything published; False when it did not in time, or
+        when the connection that something was published on is gone.
+        """
         deadline = time.monotonic() + timeout
         with self._pending_lock:
             pending, self._pending = self._pending, []
-        for info in pending:
-            left = deadline - time.monotonic()
+        for client, info in pending:
             try:
-                info.wait_for_publish(max(left, 0.001))
+                while not info.is_published():
+                    left = deadline - time.monotonic()
+                    if left <= 0 or client is not self._client:
+                        return False
+                    info.wait_for_publish(min(left, FLUSH_LOOK_SECONDS))
             except (RuntimeError, ValueError):
                 return False  # the connection went away; everything is published again after the next one
-            if not info.is_published():
-                return False
         return True
 
     def _supervise(self) -> None:

@@ -21,7 +21,7 @@ from fleetd.ports import Inbound, Inflow
 from fleetd.protocol import limits
 from fleetd.protocol.messages import UP
 from fleetd.protocol.topics import CameraTopic, format_topic, parse_topic
-from fleetd.store.landing import Arrival, DeadLetter, Landed, Landing
+from fleetd.store.landing import DEAD_LETTERS_PER_BATCH, Arrival, DeadLetter, Landed, Landing
 
 log = get_logger(__name__)
 
@@ -30,6 +30,7 @@ INBOX_MESSAGES = 20_000
 INBOX_BYTES = 64 * 1024 * 1024
 RECEIPT_RANGES = 100  # ranges in one `down/ack`
 RETRY_SECONDS = (0.1, 5.0)
+TOPIC_CHARS = 512  # a longer one is nobody's, whatever the prefix; topics are remembered
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class Inbox:
                 if self._closed:
                     return False
                 self._items.append(item)
-                self._bytes += len(item.payload)
+                self._bytes += len(item.topic) + len(item.payload)
             self._changed.notify_all()
             return True
 
@@ -86,7 +87,7 @@ class Inbox:
             if not self._items and not self._closed:
                 self._changed.wait(timeout)
             batch = [self._items.popleft() for _ in range(min(most, len(self._items)))]
-            self._bytes -= sum(len(item.payload) for item in batch)
+            self._bytes -= sum(len(item.topic) + len(item.payload) for item in batch)
             self._changed.notify_all()
             return batch
 
@@ -103,7 +104,7 @@ _parse_topic = lru_cache(maxsize=65_536)(parse_topic)
 
 def decode(inbound: Inbound, prefix: str) -> Arrival | DeadLetter:
     """What a message is, or why it cannot be stored. Never raises, whatever arrives."""
-    topic = _parse_topic(inbound.topic, prefix)
+    topic = _parse_topic(inbound.topic, prefix) if len(inbound.topic) <= TOPIC_CHARS else None
     if not isinstance(topic, CameraTopic) or topic.lane != "up":
         return _dead(inbound, "topic", "not a topic that cameras publish on")
     if len(inbound.payload) > limits.UP_BYTES:
@@ -122,6 +123,8 @@ def decode(inbound: Inbound, prefix: str) -> Arrival | DeadLetter:
         return _dead(inbound, "invalid", f"{where}: {first['msg']}")
     except (ValueError, RecursionError) as error:
         return _dead(inbound, "invalid", str(error))
+    if body["seq"] == 0 and channel != "status":
+        return _dead(inbound, "invalid", "seq: 0 is kept for last wills")
     return Arrival(topic.camera, channel, rest, body, inbound.received_at, inbound.retained)
 
 
@@ -198,28 +201,37 @@ class Ingest:
         landed = self._write(arrivals, dead)
         if landed is None:
             return  # shutting down with a database that does not answer: the broker still has the messages
-        self._link.acknowledge(batch)
+        try:
+            self._link.acknowledge(batch)
+        except (OSError, ValueError) as error:  # the connection is going; the broker repeats them on the next
+            log.warning("not_acknowledged", messages=len(batch), error=repr(error))
         self._account(landed)
 
     def _write(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter]) -> Landed | None:
-        """Stores a batch, however long the database needs to come back; None when told to stop meanwhile."""
+        """Stores a batch, one by one if it must be; None when told to stop meanwhile."""
+        for _ in range(2):  # the first time another process may just have written
+            try:
+                return self._insist(arrivals, dead)
+            except Exception as error:  # noqa: BLE001  # one bad message must not stop the others
+                log.warning("batch_refused", messages=len(arrivals), error=repr(error))
+        return self._write_one_by_one(arrivals, dead)
+
+    def _insist(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter] = ()) -> Landed | None:
+        """Stores, however long the database needs to come back; None when told to stop meanwhile.
+
+        Raises what is wrong with the messages themselves.
+        """
         delay = RETRY_SECONDS[0]
-        refused = 0
         while not self._abandon.is_set():
             try:
                 landed = self._landing.write(arrivals, dead)
-            except StoreError as error:  # busy, full, gone: nothing is wrong with the messages
+            except (StoreError, MemoryError) as error:  # busy, full, gone: nothing is wrong with the messages
                 if self.trouble is None:
                     log.warning("store_unavailable", error=str(error), waiting=len(self.inbox))
-                self.trouble = str(error)
+                self.trouble = str(error) or repr(error)
                 self.counts.retries += 1
                 self._abandon.wait(delay)
                 delay = min(RETRY_SECONDS[1], delay * 2)
-            except Exception as error:  # noqa: BLE001  # one bad message must not stop the others
-                refused += 1
-                log.warning("batch_refused", messages=len(arrivals), error=repr(error))
-                if refused > 1:  # the first time a camera may just have been removed
-                    return self._write_one_by_one(arrivals, dead)
             else:
                 if self.trouble is not None:
                     log.info("store_available", waiting=len(self.inbox))
@@ -228,24 +240,29 @@ class Ingest:
         return None
 
     def _write_one_by_one(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter]) -> Landed | None:
-        total = Landed()
+        total = Landed(dead=max(0, len(dead) - DEAD_LETTERS_PER_BATCH))
         for arrival in arrivals:
             try:
-                landed = self._landing.write([arrival])
-            except StoreError:
-                return None if self._abandon.is_set() else self._write(arrivals, dead)
+                landed = self._insist([arrival])
             except Exception as error:  # noqa: BLE001  # whatever it is, this message is the cause
-                letter = DeadLetter(
-                    f"{self._prefix}/{arrival.camera}/up/{arrival.channel}",
-                    json.dumps(arrival.body, default=str).encode("utf-8", "replace"),
-                    "unstorable",
-                    repr(error),
-                    arrival.received_at,
-                )
-                landed = self._landing.write([], [letter])
+                landed = self._bury(_unstorable(arrival, self._prefix, error))
+            if landed is None:
+                return None
             _add(total, landed)
-        _add(total, self._landing.write([], dead))
+        for letter in dead[-DEAD_LETTERS_PER_BATCH:]:
+            landed = self._bury(letter)
+            if landed is None:
+                return None
+            _add(total, landed)
         return total
+
+    def _bury(self, letter: DeadLetter) -> Landed | None:
+        """Keeps a dead letter, or at least counts it; None when told to stop meanwhile."""
+        try:
+            return self._insist([], [letter])
+        except Exception as error:  # noqa: BLE001  # not even that: nothing more can be done with it
+            log.warning("dead_letter_refused", topic=letter.topic, error=repr(error))
+            return Landed(dead=1)
 
     def _account(self, landed: Landed) -> None:
         counts = self.counts
@@ -256,7 +273,10 @@ class Ingest:
         counts.lost += landed.lost
         counts.batches += 1
         self._receipts.update(landed.receipts)
-        self._on_landed(landed)
+        try:
+            self._on_landed(landed)
+        except Exception:  # whoever listens must not end this thread
+            log.exception("landed_not_noted")
 
     def _send_receipts(self, *, now: bool = False) -> None:
         """Tells cameras what is stored, one small message per camera and boot every few seconds."""
@@ -272,6 +292,16 @@ class Ingest:
                     self._link.publish_once(topic, json.dumps(body, separators=(",", ":")).encode())
                 except (FleetError, ValueError, OSError) as error:
                     log.warning("receipt_not_sent", camera=camera, error=str(error))
+
+
+def _unstorable(arrival: Arrival, prefix: str, error: Exception) -> DeadLetter:
+    return DeadLetter(
+        f"{prefix}/{arrival.camera}/up/{arrival.channel}",
+        json.dumps(arrival.body, default=str).encode("utf-8", "replace"),
+        "unstorable",
+        repr(error),
+        arrival.received_at,
+    )
 
 
 def _add(total: Landed, one: Landed) -> None:

@@ -2,6 +2,8 @@
 
 import datetime
 import logging
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +15,8 @@ from fleetd.errors import FleetError
 from fleetd.logs import get_logger
 
 log = get_logger(__name__)
+
+CLOCK_SECONDS = 1.0  # how soon a clock that was set back is noticed
 
 
 class Job(NamedTuple):
@@ -35,6 +39,7 @@ class Jobs:
             timezone=datetime.UTC,
         )
         self._stopping = False
+        self._stopped = threading.Event()
         self.failures: dict[str, str] = {}
 
     def start(self) -> None:
@@ -49,6 +54,7 @@ class Jobs:
                 next_run_time=datetime.datetime.now(datetime.UTC),
             )
         self._scheduler.start()
+        threading.Thread(target=self._watch_clock, name="jobs-clock", daemon=True).start()
 
     def wake(self, name: str) -> None:
         """Runs a job now instead of at its next turn."""
@@ -62,8 +68,19 @@ class Jobs:
     def stop(self) -> None:
         """Waits for what runs and starts nothing more."""
         self._stopping = True
+        self._stopped.set()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
+
+    def _watch_clock(self) -> None:
+        """Wakes every job when the clock was set back: the scheduler would wait until it has caught up."""
+        ahead = time.time() - time.monotonic()
+        while not self._stopped.wait(CLOCK_SECONDS):
+            before, ahead = ahead, time.time() - time.monotonic()
+            if ahead < before - CLOCK_SECONDS / 2:
+                log.warning("clock_set_back", seconds=round(before - ahead, 1))
+                for job in self._table:
+                    self.wake(job.name)
 
     def _run(self, job: Job) -> None:
         try:

@@ -1,6 +1,7 @@
 """Who the cameras are and what they last said: enrolment, tags, presence, LED sightings, history, commands."""
 
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ from fleetd.protocol.ids import is_camera_id
 
 SECRET_BYTES = 20  # 160 random bits: nothing to guess, so one round of SHA-256 is enough to store
 COMMANDS = ("benchmark", "identify", "reboot")
+COMMAND_CHARS = 3000  # leaves room for the rest of a `down/cmd` of 4 KB
 TAG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 LED_COLORS = ("off", "red", "green", "blue", "cyan", "magenta", "yellow", "white", "unknown")
 LED_PATTERNS = ("solid", "blink", "blink-fast", "double-blink", "cycle", "off", "unknown")
@@ -219,6 +221,15 @@ class Registry:
             raise InvalidError(f"{command!r} is no command. Known: {', '.join(COMMANDS)}.", command=command)
         if not 1 <= ttl_s <= 86400:
             raise InvalidError("A command stays good for 1 to 86400 seconds.", ttl_s=ttl_s)
+        try:
+            size = len(json.dumps(dict(args or {}), allow_nan=False))
+        except ValueError:
+            size = COMMAND_CHARS + 1
+        if size > COMMAND_CHARS:
+            raise InvalidError(
+                f"The arguments of a command are at most {COMMAND_CHARS} characters of JSON, without NaN. "
+                "Nothing was sent."
+            )
         command_id = secrets.token_hex(8)
         with self._store.transaction() as work:
             camera = self._get(work, name)

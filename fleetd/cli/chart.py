@@ -17,6 +17,7 @@ TOP: Final = 54  # in a panel, above its bars: heading and legend
 FOOT: Final = 34
 GAP: Final = 6  # between the bars of a group
 TICKS: Final = 5
+LEAST: Final = 1e-12  # less is nothing
 
 Bar = Sequence[tuple[float, str]]  # its parts from below: value and colour
 
@@ -51,7 +52,7 @@ def draw(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
 
 def ticks(most: float) -> list[float]:
     """Round numbers from zero to at least `most`, about TICKS of them."""
-    if not 0 < most < math.inf:
+    if not LEAST < most < math.inf:
         return [0.0, 1.0]
     rough = most / TICKS
     power = 10.0 ** math.floor(math.log10(rough))

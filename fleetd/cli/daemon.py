@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import re
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="Settings file; `fleetd.toml` here when there is one.")
 ]
 EXIT_SETTINGS = 2
+_PASSWORD = re.compile(r"(://[^:@/]*:).*@")  # in a database URL
 
 
 @app.command()
@@ -72,6 +74,8 @@ def settings_command(config: Config = None) -> None:
         value: object = settings
         for part in dotted.split("."):
             value = getattr(value, part)
+        if dotted == "database":
+            value = _PASSWORD.sub(r"\1***@", settings.database)
         typer.echo(f"{dotted} = {value}    ({environment})")
 
 

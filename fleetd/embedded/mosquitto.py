@@ -11,9 +11,11 @@ import contextlib
 import fcntl
 import ipaddress
 import os
+import resource
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +34,7 @@ WATCH_SECONDS = 0.2  # how soon a death is noticed
 RESTART_PAUSES = (0.2, 30.0)  # first pause before a restart, and the longest; doubled each time
 GOOD_SECONDS = 60.0  # after living this long the first pause counts again
 LOG_BYTES = 4 * 1024 * 1024  # then the log becomes mosquitto.log.1
+OPEN_FILES = 65_536
 DURABLE_CHANGES = 100
 AUTOSAVE_SECONDS = 60
 
@@ -208,6 +211,7 @@ class SupervisedMosquitto:
                     raise BrokerError(
                         f"mosquitto cannot be started: {error}", path=str(self._binary)
                     ) from error
+        _allow_many_connections(self._child.pid)
         if not self._wait_until_it_answers():
             self._end()
             raise BrokerError(f"mosquitto did not start: {self._last_words()}", log=str(self._log_file))
@@ -307,6 +311,15 @@ def end_left_behind(folder: Path) -> bool:
     with owner:
         left = SupervisedMosquitto(folder, Path("mosquitto"))
         return left._end()
+
+
+def _allow_many_connections(pid: int) -> None:
+    """One open file per camera: the usual soft limit of 1024 would end a fleet at about a thousand."""
+    if sys.platform == "linux":  # elsewhere a limit can only be set before the start
+        with contextlib.suppress(OSError, ValueError):  # then the limit stays what it is
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _lock(path: Path) -> IO[bytes] | None:

@@ -5,6 +5,7 @@ acknowledgement promises. Writers take turns (`BEGIN IMMEDIATE`, and a lock insi
 waiting is not polling); readers never wait.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from fleetd.store.releases import SqlReleases
 from fleetd.store.rollouts import SqlRollouts
 
 SQLITE_BUSY_SECONDS = 30.0
+SQLITE_CONNECTIONS = 48  # more than all threads that read: nobody who writes waits for one
 
 
 class SqlUnitOfWork:
@@ -70,16 +72,18 @@ class SqlStore:
     def __init__(self, url: str | URL) -> None:
         try:
             self.url = make_url(url)
-        except sa.exc.ArgumentError as error:
+        except (sa.exc.ArgumentError, ValueError):  # their words repeat the URL, which may hold a password
             raise SettingsError(
-                f"The database URL {url!r} cannot be read: {error}. Example: sqlite:///fleetd-data/fleet.db"
-            ) from error
+                "The database URL cannot be read. Examples: sqlite:///fleetd-data/fleet.db, "
+                "postgresql+psycopg://user:password@host:5432/fleet"
+            ) from None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        if self.is_sqlite and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         options: dict[str, Any] = {}
         if self.is_sqlite:
             options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+            if self.url.database and self.url.database != ":memory:":
+                options["max_overflow"] = SQLITE_CONNECTIONS - 5  # 5 are kept open
+                _make_private_file(Path(self.url.database))
         try:
             self.engine = sa.create_engine(self.url, **options)
         except (sa.exc.SQLAlchemyError, ImportError) as error:
@@ -107,7 +111,13 @@ class SqlStore:
             raise ConflictError(
                 f"That clashes with what is stored already. Nothing was changed. ({error.orig})"
             ) from error
-        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        except sa.exc.TimeoutError as error:
+            raise StoreError(
+                "All connections to the database are in use for too long. Nothing was changed; try again."
+            ) from error
+        except (sa.exc.DataError, sa.exc.ProgrammingError, sa.exc.NotSupportedError):
+            raise  # what was to be written is wrong, not the database
+        except sa.exc.DBAPIError as error:
             raise StoreError(
                 f"The database cannot be used right now: {error.orig}. Nothing was changed."
             ) from error
@@ -130,6 +140,17 @@ class SqlStore:
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()
+
+
+def _make_private_file(path: Path) -> None:
+    """Makes a new database one that only its owner can read; SQLite gives its other files the same mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise SettingsError(
+            f"The database file {path} cannot be opened: {error.strerror}. fleetd did not start."
+        ) from error
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from fleetd.domain.fairness import keep_fairly
 from fleetd.domain.ranges import Ranges
 from fleetd.store import tables
 from fleetd.store.bulk import insert_many
@@ -259,7 +260,9 @@ class _Batch:
             self._connection.execute(sa.delete(table).where(table.c.name.in_(oldest.scalar_subquery())))
 
     def _bury(self, dead: Sequence[DeadLetter]) -> None:
+        """Keeps dead letters, bounded in each batch and in all: the busiest sender gives way first."""
         self._landed.dead += len(dead)
+        chosen = keep_fairly([_sender(letter.topic) for letter in dead], DEAD_LETTERS_PER_BATCH)
         rows = [
             {
                 "received_at": letter.received_at,
@@ -269,14 +272,19 @@ class _Batch:
                 "reason": letter.reason,
                 "detail": letter.detail[:500],
             }
-            for letter in dead[-DEAD_LETTERS_PER_BATCH:]
+            for letter in (dead[place] for place in chosen)
         ]
         if not rows:
             return
         table = tables.dead_letters
         self._connection.execute(sa.insert(table), rows)
-        newest = int(self._connection.execute(sa.select(sa.func.max(table.c.id))).scalar_one())
-        self._connection.execute(sa.delete(table).where(table.c.id <= newest - DEAD_LETTERS_KEPT))
+        there = self._connection.execute(sa.select(table.c.id, table.c.topic).order_by(table.c.id)).all()
+        kept = {
+            there[place].id for place in keep_fairly([_sender(row.topic) for row in there], DEAD_LETTERS_KEPT)
+        }
+        gone = [row.id for row in there if row.id not in kept]
+        for chunk in _chunks(gone, 500):
+            self._connection.execute(sa.delete(table).where(table.c.id.in_(chunk)))
 
     def _write(self) -> None:
         """Rows by table, then marks and reported state: a handful of statements whatever the batch's size."""
@@ -311,6 +319,10 @@ class _Batch:
             self._connection.execute(sa.update(_STATE).where(mine, sa.or_(older, other_boot)).values(row))
         if self._rows.leds:
             self._connection.execute(_UPDATE_LED, self._rows.leds)
+
+
+def _sender(topic: str) -> str:
+    return topic.partition("/up/")[0]
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

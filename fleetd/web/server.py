@@ -16,8 +16,9 @@ from fleetd.logs import get_logger
 
 BACKLOG: Final = 128
 CONNECTIONS: Final = 512  # above this, 503: a flood of sockets must not use up what the rest of fleetd needs
+SPARE_CONNECTIONS: Final = 64  # are told so; those beyond are cut off
 KEEP_ALIVE_SECONDS: Final = 15
-FIRST_REQUEST_SECONDS: Final = 15.0  # a connection that has not asked anything by then is closed
+FIRST_REQUEST_SECONDS: Final = 15.0  # a connection whose request's head has not come by then is closed
 STOP_SECONDS: Final = 10.0
 START_SECONDS: Final = 10.0
 
@@ -25,16 +26,43 @@ log = get_logger(__name__)
 
 
 class _PunctualProtocol(H11Protocol):
-    """HTTP/1.1 that does not wait for ever for a connection's first request."""
+    """HTTP/1.1 that waits for ever for no request's head: not for the first one, and not for a later one of
+    which a part has come (uvicorn's own patience ends with the first byte).
+    """
 
     first_request_s = FIRST_REQUEST_SECONDS
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self.loop.call_later(self.first_request_s, self._close_if_silent)
+        if len(self.connections) > CONNECTIONS + SPARE_CONNECTIONS:
+            transport.abort()  # not even an answer: it is the sockets that run out
+            return
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:  # a head is complete
+            self._forget_patience()
+        elif self._patience is None and (before is None or before.response_complete):
+            self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_patience()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._patience = self.loop.call_later(self.first_request_s, self._close_if_silent)
+
+    def _forget_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        self._patience = None
+        if not self.transport.is_closing():
             self.transport.close()
 
 

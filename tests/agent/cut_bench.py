@@ -1,8 +1,8 @@
 """Cameras whose supply fails: the same updates on raw flash and on padded files, a cut at any operation, a verdict.
 
-    bench = RawBench(folder, "block", 4096)          # or FilesBench()
-    case = bench.prepare(SCENARIOS["full"])          # installs what was there before and counts the operations
-    bench.judge(case, [Cut(17, HALF, seed)])         # Verdict.OK, or what is wrong
+bench = RawBench(folder, "block", 4096)          # or FilesBench()
+case = bench.prepare(SCENARIOS["full"])          # installs what was there before and counts the operations
+bench.judge(case, [Cut(17, HALF, seed)])         # Verdict.OK, or what is wrong
 """
 
 from collections.abc import Callable, Sequence
@@ -172,8 +172,14 @@ class RomReader:
 
 def stock_image(size: int) -> bytes:
     """The firmware's own ROMFS, `size` bytes in all."""
-    length = size - 3 - 3
-    return b"\xd2\xcd\x31" + bytes([128 | length >> 14, 128 | length >> 7 & 127, length & 127]) + bytes(length)
+    if not size:
+        return b""
+    length = size - 7
+    return (
+        b"\xd2\xcd\x31"
+        + bytes([128 | length >> n & 127 for n in (21, 14, 7)])
+        + bytes([length & 127] + [0] * length)
+    )
 
 
 class RawCamera(Camera):
@@ -195,8 +201,8 @@ class RawCamera(Camera):
 class RawBench:
     """The tail of a ROMFS partition. `flavour`: "block" or "mapped" (see flash_sim.Firmware)."""
 
-    hows = (HALF, TORN, AFTER)
-    first_hows = (BEFORE,)
+    hows: Sequence[Any] = (HALF, TORN, AFTER)
+    first_hows: Sequence[Any] = (BEFORE,)
     supports_upgrade = True
 
     def __init__(self, folder: Path, flavour: str, erase: int) -> None:
@@ -244,8 +250,8 @@ class FilesBench:
     """Padded files on a medium that holds writes back, tears them and changes their order."""
 
     name = "padded files"
-    hows = ("lost", "kept", "half", "swapped", "after")
-    first_hows = ()
+    hows: Sequence[Any] = ("lost", "kept", "half", "swapped", "after")
+    first_hows: Sequence[Any] = ()
     supports_upgrade = False
 
     def __init__(self) -> None:

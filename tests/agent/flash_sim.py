@@ -4,12 +4,20 @@ Erasing sets all bits of an erase block, programming only clears bits: what does
 hardware does not forgive, raises MisuseError. Runs on CPython and on MicroPython.
 """
 
+try:
+    from collections.abc import Callable
+    from typing import Any
+except ImportError:  # MicroPython, which does not look at annotations
+    pass
+
 PAGE = 256  # bytes that are programmed in one go
 BASE = 0x60800000  # where the partition seems to lie in memory
 GUARD = 512  # bytes at the end that must not be touched
 LEAST = 16  # bytes of a write
 
-BEFORE, HALF, TORN, AFTER = range(4)  # when the supply goes: before an operation, half-way, anywhere in it, after it
+BEFORE, HALF, TORN, AFTER = range(
+    4
+)  # when the supply goes: before an operation, half-way, anywhere in it, after it
 
 
 class PowerCut(BaseException):
@@ -20,10 +28,10 @@ class MisuseError(Exception):
     """Something that real flash does not do, or not twice."""
 
 
-def _read_views(data):
+def _read_views(data: bytearray) -> "Callable[[int, int], Any]":
     """A function (offset, size) -> bytes of `data` in place."""
     try:
-        import uctypes
+        import uctypes  # type: ignore[import-not-found] # MicroPython's
     except ImportError:
         view = memoryview(data)
         return lambda offset, size: view[offset : offset + size]
@@ -58,22 +66,22 @@ class Flash:
         self._random = (self._random * 1103515245 + 12345) & 0x7FFFFFFF
         return (self._random >> 8) % below
 
-    def read(self, offset: int, size: int) -> bytearray:
+    def read(self, offset: int, size: int) -> Any:
         """A view of bytes in place."""
         if offset < 0 or offset + size > len(self.data) - GUARD:
-            raise MisuseError("read of %d bytes at %d" % (size, offset))
+            raise MisuseError(f"read of {size} bytes at {offset}")
         self.reads += 1
         return self._see(offset, size)
 
     def _own(self, offset: int, size: int) -> None:
         if offset < self.stock or offset + size > len(self.data) - GUARD:
-            raise MisuseError("%d bytes at %d are not ours" % (size, offset))
+            raise MisuseError(f"{size} bytes at {offset} are not ours")
 
     def erase(self, offset: int) -> None:
         """Erase the block at `offset`."""
         size = self.erase_bytes
         if offset % size:
-            raise MisuseError("erase at %d" % offset)
+            raise MisuseError(f"erase at {offset}")
         self._own(offset, size)
         self.erases += 1
         self.operations += 1
@@ -97,7 +105,7 @@ class Flash:
         """Write bytes, page by page."""
         size = len(buf)
         if size < LEAST or size % LEAST or offset % LEAST:
-            raise MisuseError("write of %d bytes at %d" % (size, offset))
+            raise MisuseError(f"write of {size} bytes at {offset}")
         self._own(offset, size)
         done = 0
         view = memoryview(buf)
@@ -114,7 +122,7 @@ class Flash:
             old = int.from_bytes(before, "little")
             new = int.from_bytes(page, "little")
             if old & new != new:
-                raise MisuseError("a bit at %d would have to be set" % at)
+                raise MisuseError(f"a bit at {at} would have to be set")
         self.programs += 1
         self.operations += 1
         if self.operations == self._cut_at:
@@ -162,7 +170,7 @@ class Firmware:
         self.VfsRom = rom
         self._part = BlockDevice(flash) if flavour == "block" else flash.data
 
-    def rom_ioctl(self, op: int, *args: object) -> object:
+    def rom_ioctl(self, op: int, *args: Any) -> Any:
         if self.flavour == "none":
             return -22
         if op == 1:
@@ -190,5 +198,5 @@ class Firmware:
             raise TypeError("no buffer")
         return BASE
 
-    def bytearray_at(self, address: int, size: int) -> bytearray:
+    def bytearray_at(self, address: int, size: int) -> Any:
         return self.flash.read(address - BASE, size)

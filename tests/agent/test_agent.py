@@ -605,14 +605,18 @@ def test_on_a_small_heap_main_loads_the_parts_one_by_one_and_tidies_up(
 ) -> None:
     import gc
 
+    from camera_agent import heap
+
+    monkeypatch.setattr(heap, "forget", lambda _name: None)  # other tests hold on to these modules
     collected: list[int] = []
     monkeypatch.setattr(gc, "mem_free", lambda: 100_000, raising=False)
     monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
     main_module._load()  # a part that does not exist any more would raise
-    assert len(collected) == len(main_module._PARTS)
+    often = len(collected)
+    assert often >= len(main_module._PARTS)
     monkeypatch.setattr(gc, "mem_free", lambda: 8_000_000)
     main_module._load()
-    assert len(collected) == len(main_module._PARTS)
+    assert len(collected) == often
 
 
 def use(monkeypatch: pytest.MonkeyPatch, make: Callable[[], CoreHal]) -> None:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from camera_agent import bench, protocol
 from camera_agent.eye import Eye
+from tests.agent.core_kit import Bench, CoreHal, model_release
+from tests.agent.micropython import Arch, run_device
 
 ARGS = {"sizes": [240, 320], "frames": 5}
 
@@ -254,6 +257,107 @@ def test_a_board_without_microseconds_is_measured_in_milliseconds(desk: Desk) ->
         pass
     size = desk.sent[0][1]["data"]["sizes"][0]
     assert size["total_ms"] == pytest.approx(89.25, abs=1)
+
+
+class SizedHal(CoreHal):
+    """A whole camera whose sensor notes the windows it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows: list[tuple[int, bool]] = []
+
+    def prepare(self, width: int, height: int, channels: int, exact: bool = False) -> None:
+        super().prepare(width, height, channels)
+        self.windows.append((width, exact))
+
+
+def test_the_agent_measures_between_its_other_work_and_then_classifies_again() -> None:
+    hal = SizedHal()
+    camera = Bench(hal, interval_ms=100).start().install(model_release("m-1"))
+    frames = camera.agent.vision.frames
+    begins = {"id": "c-1", "t": 1, "ttl": 600, "args": {"sizes": [240, 320], "frames": 50}}
+    camera.down("cmd/benchmark", begins)
+    camera.run(1)
+    camera.down("cmd/benchmark", {**begins, "id": "c-2", "t": 2})
+    camera.run(1)
+    assert [reply["reason"] for reply in camera.sent("reply/benchmark")] == ["busy"]
+    assert camera.agent.vision.frames <= frames + 1, "both took pictures"
+    assert camera.agent.link.connected
+    camera.run(5)
+    reply = camera.sent("reply/benchmark")[-1]
+    assert (reply["id"], reply["ok"]) == ("c-1", True)
+    assert [(one["size"], one["frames"], one["inference_ms"]) for one in reply["data"]["sizes"]] == [
+        (240, 50, 40),
+        (320, 50, 40),
+    ]
+    assert hal.windows[-3:] == [(240, True), (320, True), (96, False)]
+    assert camera.agent.vision.frames > frames + 5, "vision did not go on"
+    assert "benchmark" in camera.status()["capabilities"]
+
+
+def test_an_update_goes_before_a_benchmark() -> None:
+    camera = Bench(SizedHal()).start().install(model_release("m-1"))
+    camera.down("cmd/benchmark", {"id": "c-1", "t": 1, "ttl": 600, "args": {"frames": 200}})
+    camera.run(1)
+    camera.desire(model_release("m-2", 2), 2)
+    camera.run(20)
+    assert camera.sent("reply/benchmark")[-1]["reason"] == "interrupted"
+    assert camera.updates()[-1] == ("confirmed", None)
+    assert camera.agent.updater.status()["release"]["id"] == "m-2"
+
+
+def test_a_camera_without_a_model_refuses_to_measure() -> None:
+    camera = Bench(SizedHal()).start().run(1)
+    camera.down("cmd/benchmark", {"id": "c-1", "t": 1, "ttl": 600})
+    camera.run(1)
+    assert camera.sent("reply/benchmark")[-1]["reason"] == "no-model"
+
+
+DEVICE_SCRIPT = """
+import json
+from camera_agent import bench
+
+class Hal:
+    now = 0
+    def ticks_ms(self):
+        return self.now
+    def prepare(self, *wanted):
+        self.size = wanted[0]
+    def capture(self):
+        self.now += 10
+        if self.size == 640:
+            raise RuntimeError("Frame buffer overflow")
+        return "picture"
+
+class Model:
+    input_shape = (96, 96, 3)
+    def classify(self, frame):
+        hal.now += 74
+
+class Vision:
+    model = Model()
+    def flush(self):
+        pass
+
+hal = Hal()
+args = {"sizes": [240, 640], "frames": 3}
+under_way, reason = bench.begin(hal, Vision(), lambda c, b: print(c, json.dumps(b)), lambda: False, "c-1", args)
+while under_way.step():
+    pass
+"""
+
+
+@pytest.mark.parametrize("arch", ["amd64", "i386"])
+def test_it_measures_on_micropython(arch: Arch, tmp_path: Path) -> None:
+    script = tmp_path / "check_bench.py"
+    script.write_text(DEVICE_SCRIPT)
+    channel, _, body = run_device(arch, script).stdout.partition(" ")
+    assert channel == "reply/benchmark"
+    figures = {"fps": 11.9, "capture_ms": 10.0, "inference_ms": 74.0, "total_ms": 84.0, "slowest_ms": 84.0}
+    assert json.loads(body)["data"]["sizes"] == [
+        {"size": 240, "frames": 3, **figures},
+        {"size": 640, "error": "RuntimeError: Frame buffer overflow"},
+    ]
 
 
 class Sensor:

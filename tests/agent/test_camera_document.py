@@ -22,8 +22,14 @@ def explained(heading: str) -> set[str]:
 
 
 def test_every_problem_is_explained_and_no_other() -> None:
-    found = words(r'\.problem\("([a-z-]+)"\)', "updater", "running") | words(r'problem = "([a-z-]+)"', "pointer")
-    found |= words(r'StorageError\(\s*"([a-z-]+)"', "regions", "volume") | {"no-model", "no-camera", "no-keys"}
+    found = words(r'\.problem\("([a-z-]+)"\)', "updater", "running") | words(
+        r'problem = "([a-z-]+)"', "pointer", "decision", "rawflash"
+    )
+    found |= words(r'StorageError\(\s*"([a-z-]+)"', "regions", "volume") | {
+        "no-model",
+        "no-camera",
+        "no-keys",
+    }
     listed = explained("`problems`")
     assert found <= listed
     assert listed - found == {
@@ -49,7 +55,9 @@ def test_every_refusal_of_the_settings_is_explained_and_no_other() -> None:
 
 
 def test_every_refusal_of_a_command_is_explained_and_no_other() -> None:
-    assert words(r'_reply\(name, id_, "([a-z-]+)"\)', "commands") == explained("Commands")
+    reasons = words(r'_reply\(name, id_, "([a-z-]+)"\)', "commands")
+    reasons |= words(r'(?:return|_end\()\s*"([a-z-]+)"', "bench")
+    assert reasons == explained("Commands")
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+\.md)", DOCUMENT))))

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camera_agent import crypto, protocol
-from camera_agent.manifest import ManifestError, accepts, choose_encoding, digest_of, open_manifest
+from camera_agent.crypto import digest_of
+from camera_agent.manifest import ManifestError, open_manifest
+from camera_agent.offers import accepts, choose_encoding
 from fleetd.protocol.manifest import Manifest
 from tests.agent.update_kit import ARCH, Signer, describe, full, make_release, patch, retrained, weights
 

@@ -11,14 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from camera_agent import crypto, regions, volume
+from camera_agent.decision import ATTEMPTS, FALLBACK_ATTEMPTS, decide
 from camera_agent.pointer import (
-    ATTEMPTS,
     FALLBACK,
-    FALLBACK_ATTEMPTS,
     NO_MARK,
     REASONS,
     Pointer,
-    decide,
     decode_pointer,
     encode_pointer,
     newest,

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import socket
 import time
@@ -318,3 +319,32 @@ def test_a_request_that_is_no_http_is_refused_without_a_trace(
         answer = link.recv(4096)
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"Traceback" not in answer
+
+
+def test_a_later_request_that_never_completes_its_head_is_closed_too(rig: Rig) -> None:
+    server = serve(rig.app, "127.0.0.1", 0, first_request_s=0.5)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as link:
+        link.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in link.recv(4096)
+        link.sendall(b"GET /api")
+        assert link.recv(4096) == b"", "closed without an answer"
+    server.stop()
+
+
+def test_sockets_beyond_those_that_are_told_so_are_cut_off(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleetd.web.server.CONNECTIONS", 5)
+    monkeypatch.setattr("fleetd.web.server.SPARE_CONNECTIONS", 5)
+    server = serve(rig.app, "127.0.0.1", 0)
+    server.start()
+    links = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(15)]
+    try:
+        links[-1].settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert links[-1].recv(1) == b""
+        links[0].sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"503" in links[0].recv(4096)
+    finally:
+        for link in links:
+            link.close()
+        server.stop()

@@ -19,12 +19,12 @@ from fleetd.cli import chart
 from fleetd.cli.main import app
 from fleetd.cli.session import Session
 from tests.brokers import Mosquitto
-from tests.e2e.test_main_job import Site, until
+from tests.e2e.site import Site, until
 from tests.integration.api_rig import Rig, running_rig
 from tests.integration.cli_desk import CLEAR_SCREEN, RT1062, Desk
 
 SVG = "{http://www.w3.org/2000/svg}"
-SIZES = {
+SIZES: dict[str, Any] = {
     "input": [96, 96, 3],
     "sizes": [
         {"size": 240, "frames": 20, "fps": 11.23, "capture_ms": 12.0, "inference_ms": 74.0, "total_ms": 86.0},
@@ -88,13 +88,15 @@ def test_a_virtual_camera_is_measured_drawn_and_goes_on_classifying(site: Site, 
     rows = [line for line in lines if line and re.fullmatch(r"\d+x\d+", line[0])]
     assert [row[0] for row in rows] == ["240x240", "320x320", "640x640"] * 2
     for row, published in zip(
-        rows, (["11.23", "74", "200"], ["10.43", "75", "200"], ["6.16", "78", "200"]), strict=False
+        rows,
+        (["11.23", "74", "200", "mA"], ["10.43", "75", "200", "mA"], ["6.16", "78", "200", "mA"]),
+        strict=False,
     ):
         assert all(float(value) > 0 for value in row[1:5])
         assert row[5:] == published
     assert "This is a virtual camera" in shown.stdout
     assert "ronibandini" in shown.stdout
-    assert "BATTERY DAYS" in shown.stdout
+    assert "BATTERY LASTS" in shown.stdout
     found = texts(plot.read_text())
     assert {"Classifying on cam-1", "240 x 240", "640 x 640", "Frame rate", "Time of a frame"} <= set(found)
 
@@ -217,7 +219,9 @@ def test_a_board_that_nobody_measured_gets_no_estimate_but_its_table(desk: Desk,
     rig.land("cam-1", "status", 2, online=True, board="OMV4 H7 1024", capabilities=["benchmark"])
     answers(desk, ok=True, data=SIZES)
     text = desk.ok("benchmark", "cam-1")
-    assert "240x240  11.23" in text
+    assert re.search(r"^240x240 +11\.23 +12\.00 +74\.00 +89\.05 +11\.23 +74 +200 mA$", text, re.MULTILINE), (
+        text
+    )
     assert "Nobody has published what a OMV4 H7 1024 draws" in text
 
 
@@ -228,7 +232,7 @@ def test_a_board_that_nobody_measured_is_estimated_with_own_currents(desk: Desk,
     assert desk.slept == 0, "nobody waits for a measurement that is thrown away"
     answers(desk, ok=True, data=SIZES)
     text = desk.ok("benchmark", "cam-1", "--active-ma", 150, "--idle-ma", 100, "--battery-mah", 2000)
-    assert re.search(r"^240x240 +150 .* - +0\.\d+ +-$", text, re.MULTILINE), text
+    assert re.search(r"^240x240 +150 mA .* - +0\.\d+ d +-$", text, re.MULTILINE), text
 
 
 def test_a_size_that_did_not_work_is_told_beside_the_others(desk: Desk, tmp_path: Path) -> None:

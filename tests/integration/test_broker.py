@@ -185,3 +185,28 @@ def test_publishing_waits_for_the_broker_and_the_goodbye_is_retained(mosquitto: 
         client.subscribe("fleet/v1/#")
         until(lambda: len(seen) == 501)
     assert json.loads(seen[STATUS])["why"] == "stopped"
+
+
+def test_a_flush_does_not_wait_for_a_connection_that_is_gone(mosquitto: Mosquitto) -> None:
+    with link_to(mosquitto.port, Received()) as link:
+        assert link.wait_ready(10)
+        mosquitto.pause()
+        for number in range(10):
+            link.publish(f"fleet/v1/_blob/{number}", b"x", retain=True)
+        ends: list[tuple[bool, float]] = []
+
+        def flush() -> None:
+            began = time.monotonic()
+            ends.append((link.flush(30), time.monotonic() - began))
+
+        waiting = threading.Thread(target=flush)
+        waiting.start()
+        time.sleep(0.3)
+        mosquitto.kill()
+        mosquitto.start()
+        waiting.join(30)
+        assert not ends[0][0], "nobody has acknowledged them"
+        assert ends[0][1] < 10
+        until(lambda: link.ready)
+        link.publish("fleet/v1/_blob/z", b"y", retain=True)
+        assert link.flush(10)

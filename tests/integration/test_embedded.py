@@ -3,6 +3,7 @@
 import contextlib
 import os
 import queue
+import resource
 import signal
 import socket
 import subprocess
@@ -402,3 +403,13 @@ def test_messages_and_queues_stay_private_and_the_log_stays_small(
         assert folder.stat().st_mode & 0o777 == 0o700
         kept = folder / "mosquitto.log.1"
         until(lambda: kept.exists() or (folder / "mosquitto.log").stat().st_size <= 10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a limit can only be set before the start")
+def test_a_low_limit_of_open_files_does_not_bound_the_fleet(tmp_path: Path, binary: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with SupervisedMosquitto(tmp_path / "broker", binary) as broker:
+        assert broker.pid is not None
+        wide, _ = resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)
+    assert wide == (65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536))
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard), "fleetd's own stays"

@@ -1,5 +1,6 @@
 """Ingest: nothing is acknowledged before it is stored, nothing bad blocks the queue, nothing grows without bound."""
 
+import contextlib
 import json
 import threading
 import time
@@ -12,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetd.errors import StoreError
-from fleetd.ingest import Inbox, Ingest, decode
+from fleetd.ingest import Inbox, Ingest, _parse_topic, decode
 from fleetd.ports import Inbound
 from fleetd.protocol.messages import UP
 from fleetd.store import tables
-from fleetd.store.engine import SqlStore
+from fleetd.store.engine import SQLITE_CONNECTIONS, SqlStore
 from fleetd.store.landing import Arrival, DeadLetter, Landed, Landing
 
 BOOT = "0123456789abcdef"
@@ -160,6 +161,82 @@ def test_a_message_that_the_database_refuses_goes_to_the_dead_letters_and_the_ot
     with store.reading() as work:
         (letter,) = work.history.dead_letters(limit=10)
     assert letter["reason"] == "unstorable"
+
+
+class Reluctant(Landing):
+    """A database that refuses message 1, and is busy when its dead letter is to be written."""
+
+    busy = 2
+
+    def write(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter] = ()) -> Landed:
+        if any(arrival.body["seq"] == 1 for arrival in arrivals):
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed")
+        if dead and self.busy:
+            self.busy -= 1
+            raise StoreError("disk full")
+        return super().write(arrivals, dead)
+
+
+def test_a_database_that_is_busy_while_a_poison_message_is_buried_does_not_end_the_writer(
+    store: SqlStore,
+) -> None:
+    link = Link()
+    ingest = Ingest(Reluctant(store), link, prefix=PREFIX)
+    for seq in range(1, 11):
+        ingest.receive([inbound(seq)])
+    ingest.start()
+    until(lambda: len(link.acknowledged) == 10)
+    ingest.receive([inbound(11)])
+    until(lambda: len(link.acknowledged) == 11)
+    ingest.stop()
+    assert len(stored(store)) == 10
+    assert ingest.counts.dead == 1
+
+
+def test_a_listener_that_fails_and_a_connection_that_is_gone_do_not_end_the_writer(store: SqlStore) -> None:
+    class Gone(Link):
+        def acknowledge(self, batch: Sequence[Inbound]) -> None:
+            super().acknowledge(batch)
+            raise ConnectionError("gone")
+
+    def fails(_landed: Landed) -> None:
+        raise RuntimeError("no listener")
+
+    link = Gone()
+    ingest = Ingest(Landing(store), link, prefix=PREFIX, landed=fails)
+    ingest.start()
+    for seq in (1, 2):
+        ingest.receive([inbound(seq)])
+        until(lambda: len(link.acknowledged) == seq)  # noqa: B023  # it is called here only
+    ingest.stop()
+    assert len(stored(store)) == 2
+
+
+def test_a_message_is_not_blamed_for_a_database_without_a_free_connection(tmp_path: Path) -> None:
+    crowded = SqlStore(f"sqlite:///{tmp_path}/crowded.db")
+    tables.metadata.create_all(crowded.engine)
+    crowded.engine.pool._timeout = 0.1  # type: ignore[attr-defined]
+    with contextlib.ExitStack() as readers:
+        for _ in range(SQLITE_CONNECTIONS):
+            readers.enter_context(crowded.connect(write=False))
+        with pytest.raises(StoreError, match="in use"):
+            Landing(crowded).write([])
+    crowded.close()
+
+
+def test_long_topics_are_neither_remembered_nor_free(store: SqlStore) -> None:
+    endless = f"{PREFIX}/cam-1/up/" + "x" * 60_000
+    before = _parse_topic.cache_info().currsize
+    assert isinstance(decode(inbound(1, topic=endless), PREFIX), DeadLetter)
+    assert _parse_topic.cache_info().currsize == before
+    inbox = Inbox(messages=100, size=100_000)
+    threading.Timer(0.3, inbox.close).start()
+    assert not inbox.put([inbound(1, topic=endless)] * 3), "two of them fill it"
+    assert len(inbox) == 2
+
+
+def test_a_result_with_a_last_wills_number_is_not_acknowledged_as_stored(store: SqlStore) -> None:
+    assert isinstance(decode(inbound(0), PREFIX), DeadLetter)
 
 
 BAD = {

@@ -145,14 +145,57 @@ def test_a_camera_enrolled_later_is_stored_from_then_on(store: SqlStore) -> None
     assert landing.write([result(1, camera="late")]).stored == 1
 
 
-def test_a_removed_camera_makes_one_batch_fail_and_is_unknown_afterwards(store: SqlStore) -> None:
+def remove(store: SqlStore, name: str) -> None:
+    with store.transaction() as work:
+        work.cameras.remove(camera(store, name).id)
+
+
+def enrol(store: SqlStore, name: str) -> None:
+    with store.transaction() as work:
+        work.cameras.add(name, None, 0.0)
+
+
+def test_a_removed_camera_is_unknown_from_then_on(store: SqlStore) -> None:
     landing = Landing(store)
     landing.write([result(1)])
-    with store.transaction() as work:
-        work.cameras.remove(camera(store).id)
-    with pytest.raises(Exception, match="clashes"):
-        landing.write([result(2)])
+    remove(store, "cam-1")
     assert landing.write([result(2)]).unknown == 1
+
+
+def test_what_a_removed_camera_goes_on_sending_is_not_stored_for_the_one_that_got_its_number(
+    store: SqlStore,
+) -> None:
+    landing = Landing(store)
+    landing.write([result(1, camera="cam-2")])
+    number = camera(store, "cam-2").id
+    remove(store, "cam-2")
+    enrol(store, "cam-9")
+    assert camera(store, "cam-9").id == number, "otherwise this shows nothing"
+    landed = landing.write([result(2, camera="cam-2")])
+    assert (landed.stored, landed.unknown) == (0, 1)
+    assert labels(store) == []
+
+
+def test_a_camera_removed_and_enrolled_again_in_mid_boot_is_stored_once_also_after_a_restart(
+    store: SqlStore,
+) -> None:
+    landing = Landing(store)
+    landing.write([result(1, camera="cam-2"), result(2, camera="cam-2")])
+    remove(store, "cam-2")
+    enrol(store, "cam-2")
+    landed = landing.write([result(3, camera="cam-2")])
+    assert landed.receipts == {("cam-2", BOOT): [(3, 3)]}, "nothing of its earlier life is stored any more"
+    assert Landing(store).write([result(3, camera="cam-2")]).repeated == 1
+
+
+def test_marks_of_a_removed_camera_do_not_swallow_another_cameras_messages(store: SqlStore) -> None:
+    landing = Landing(store)
+    landing.write([result(seq, camera="cam-2") for seq in (1, 2, 3)])
+    remove(store, "cam-2")
+    enrol(store, "cam-2")
+    landing.write([result(1)])  # its boot gets the number that cam-2's had
+    landing.write([result(4, camera="cam-2")])
+    assert Landing(store).write([result(2), result(3)]).stored == 2
 
 
 def test_dead_letters_keep_the_newest_and_the_head_of_the_payload(store: SqlStore) -> None:
@@ -253,3 +296,84 @@ def test_a_database_that_is_locked_by_someone_else_is_an_error_and_nothing_is_st
         Landing(impatient).write([result(1)])
     impatient.close()
     assert labels(store) == []
+
+
+def test_a_flood_of_made_up_names_does_not_hide_a_stranger_who_keeps_talking(store: SqlStore) -> None:
+    landing = Landing(store)
+    for n in range(3):
+        landing.write([result(1, camera=f"x{n}-{i}", at=1000.0 + n) for i in range(UNKNOWN_KEPT)])
+        landing.write([result(n + 1, camera="stranger", at=1000.5 + n)])
+    with store.reading() as work:
+        known = {row["name"]: row["messages"] for row in work.cameras.unknown(5000)}
+    assert len(known) == UNKNOWN_KEPT
+    assert known["stranger"] >= 1
+
+
+def test_a_flood_of_dead_letters_from_one_camera_pushes_out_only_its_own(store: SqlStore) -> None:
+    landing = Landing(store)
+    quiet = DeadLetter("fleet/v1/quiet/up/result", b"evidence", "invalid", "why", 1.0)
+    flood = [DeadLetter(f"fleet/v1/loud/up/image/x/{i}", b"x", "channel", "no", 2.0) for i in range(2000)]
+    landing.write([], [quiet, *flood])
+    for _ in range(12):
+        landing.write([], flood)
+    with store.reading() as work:
+        letters = work.history.dead_letters(limit=5000)
+    assert len(letters) == 1000
+    assert letters[-1]["payload"] == b"evidence"
+
+
+def test_a_last_will_takes_its_turn_among_the_statuses_of_a_batch(store: SqlStore) -> None:
+    landing = Landing(store)
+    will = status(0, online=False, up_ms=0)
+    landing.write([status(1), will])
+    assert not camera(store).connected, "it connected and was lost"
+    landing.write([will, status(2)])
+    assert camera(store).connected, "it was lost and came back"
+
+
+def test_a_camera_clock_that_runs_slow_does_not_make_the_camera_look_silent(store: SqlStore) -> None:
+    """At 50 ppm, an ordinary crystal, the fastest message ever would be 181 s off after six weeks."""
+    landing = Landing(store)
+    now = 0.0
+    for seq in range(1, 2000):
+        now = seq * 1800.0
+        landing.write([result(seq, at=1e9 + now, up_ms=int(now * 1000 * (1 - 50e-6)))])
+    seen_at = camera(store).seen_at
+    assert seen_at is not None
+    assert 1e9 + now - seen_at < 5
+
+
+def test_a_server_clock_set_forward_is_followed_after_some_minutes(store: SqlStore) -> None:
+    """A small computer without a battery starts in the past, until it is told the time."""
+    landing = Landing(store)
+    landing.write([result(1, at=1000.0, up_ms=1000)])
+    at = 0.0
+    for seq in range(2, 60):
+        at = 1000.0 + 86400 + seq * 30
+        landing.write([result(seq, at=at, up_ms=seq * 30_000)])
+    seen_at = camera(store).seen_at
+    assert seen_at is not None
+    assert at - seen_at < 60
+
+
+def test_a_backlog_after_a_long_absence_keeps_its_own_times(store: SqlStore) -> None:
+    landing = Landing(store)
+    for seq in range(1, 100):
+        landing.write([result(seq, at=1000.0 + seq * 30, up_ms=seq * 30_000)])
+    back = 1000.0 + 99 * 30 + 7200  # fleetd was away for two hours and reads all of it within seconds
+    backlog = [result(seq, at=back, up_ms=seq * 30_000) for seq in range(100, 340)]
+    landing.write(backlog)
+    with store.reading() as work:
+        rows = work.history.results(camera="cam-1", since=None, until=None, label=None, limit=240)
+    assert [row["at"] for row in rows[::-1]] == [1000.0 + seq * 30 for seq in range(100, 340)]
+
+
+def test_a_server_clock_set_back_does_not_leave_a_camera_seen_in_the_future(store: SqlStore) -> None:
+    landing = Landing(store)
+    blue = message(2, color="blue", pattern="solid")
+    red = message(4, color="red", pattern="solid")
+    landing.write([result(1, at=100_000.0), Arrival("cam-1", "led", "", blue, 100_000.0, retained=False)])
+    landing.write([result(3, at=1000.0), Arrival("cam-1", "led", "", red, 1000.0, retained=False)])
+    seen = camera(store)
+    assert seen.seen_at == 1000.0
+    assert seen.led_color == "red"

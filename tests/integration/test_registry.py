@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -201,12 +202,35 @@ def test_another_cameras_reply_does_not_answer_a_command(
 
 def test_the_first_start_makes_one_admin_token_and_later_starts_none(store: SqlStore, clock: Clock) -> None:
     access = AccessControl(store, clock)
-    secret = access.first_admin_token()
-    assert secret is not None
-    assert access.first_admin_token() is None
+    kept: list[str] = []
+    assert access.make_first_admin(kept.append)
+    assert not access.make_first_admin(kept.append)
+    (secret,) = kept
     assert access.authenticate(secret).role is Role.ADMIN
     with pytest.raises(AccessError):
         access.authenticate(secret + "x")
+
+
+def test_a_first_admin_token_that_cannot_be_kept_is_not_in_force_and_another_is_made(
+    store: SqlStore, clock: Clock
+) -> None:
+    """Being killed between token and file would leave a fleetd that nobody can administer."""
+    access = AccessControl(store, clock)
+
+    def fails(_secret: str) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        access.make_first_admin(fails)
+    assert access.tokens() == []
+    assert access.make_first_admin(lambda _secret: None)
+
+
+@pytest.mark.parametrize("args", [{"x": "a" * 4000}, {"x": float("nan")}])
+def test_a_command_that_no_camera_could_read_is_refused(registry: Registry, args: dict[str, Any]) -> None:
+    registry.enrol("cam-1", actor="alice")
+    with pytest.raises(InvalidError, match="at most"):
+        registry.send_command("cam-1", "identify", args=args, actor="bob")
 
 
 def test_a_revoked_token_opens_nothing(store: SqlStore, clock: Clock) -> None:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fleetd.cli.daemon import app
 from fleetd.errors import SettingsError
 from fleetd.settings import Settings, load_settings, names
 
@@ -93,3 +95,13 @@ def test_every_setting_is_documented() -> None:
     missing = [name for name, _ in names(Settings) if f"`{name}`" not in text]
     assert not missing, f"docs/settings.md does not mention {missing}"
     assert all(f"`{dotted}`" in text for _, dotted in names(Settings))
+
+
+def test_the_settings_in_force_are_shown_without_the_databases_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLEETD_DATABASE", "postgresql+psycopg://fleet:open@sesame@db/fleet")
+    shown = CliRunner().invoke(app, ["settings"]).output
+    assert "postgresql+psycopg://fleet:***@db/fleet" in shown
+    assert "sesame" not in shown

@@ -36,3 +36,9 @@ def test_longer_silence_never_looks_better(a: float, b: float, connected: bool) 
     order = [Presence.ONLINE, Presence.LATE, Presence.OFFLINE]
     short, long = sorted((a, b))
     assert order.index(at(short, connected=connected)) <= order.index(at(long, connected=connected))
+
+
+def test_a_camera_seen_in_the_future_is_as_doubtful_as_one_seen_that_long_ago() -> None:
+    """The clock was set back by a day; a camera that still talks is seen anew within seconds."""
+    assert at(-86400, connected=True) is Presence.OFFLINE
+    assert at(-5, connected=True) is Presence.ONLINE
