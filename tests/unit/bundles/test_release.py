@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from camera_agent import crypto
-from camera_agent.manifest import accepts, open_manifest
+from camera_agent.manifest import open_manifest
+from camera_agent.offers import accepts
 from fleetd.bundles import manifests, packing, romfs
 from fleetd.bundles.encodings import cut
 from fleetd.bundles.errors import (
