@@ -10,6 +10,16 @@ TEXT_LIMIT = 2000
 _SECRET_WORDS = ("password", "secret", "token", "authorization", "private")
 
 
+class _Stderr:
+    """Standard error as it is at the moment of writing: whoever replaces it, gets what is written from then on."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def get_logger(name: str) -> Any:
     """A logger whose calls are `log.info("event_name", camera="cam-7", ...)`."""
     return structlog.get_logger(name)
@@ -36,11 +46,11 @@ def configure(*, level: str = "info", style: Literal["text", "json"] = "text") -
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=_Stderr()),
         cache_logger_on_first_use=False,
     )
     # Libraries that use the standard library's logging share the same shape.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

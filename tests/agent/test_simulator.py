@@ -321,7 +321,7 @@ def test_a_power_cut_says_nothing_and_the_model_is_still_there_afterwards(
     assert not camera.alive
     assert camera.led == ("off", "off")
     # the broker speaks for it: the last will
-    until(lambda: not fleetd.said("status", CAMERA)[-1]["online"], "last will", 5)
+    until(lambda: not fleetd.said("status", CAMERA)[-1]["online"], "last will")
     assert fleetd.said("status", CAMERA)[-1]["seq"] == 0
     camera.start()
     until(lambda: len(boots(fleetd)) == 2, "second boot")
@@ -353,7 +353,7 @@ def test_a_stop_is_a_goodbye(camera: VirtualCamera, fleetd: FleetdSide) -> None:
     until(lambda: bool(fleetd.said("status", CAMERA)), "status")
     camera.stop()
     assert not camera.alive
-    until(lambda: any(s["seq"] and not s["online"] for s in fleetd.said("status", CAMERA)), "goodbye", 5)
+    until(lambda: any(s["seq"] and not s["online"] for s in fleetd.said("status", CAMERA)), "goodbye")
 
 
 def test_a_board_that_crashes_on_a_new_model_goes_back_to_the_old_one(
