@@ -17,6 +17,7 @@ _INDEX_BLOCKS = const(64)
 _BOARDS = const(32)
 _OPS = const(128)
 _DIMENSIONS = const(8)
+_GOLDEN_FRAMES = const(8)
 
 
 def _bad(field):
@@ -82,6 +83,12 @@ def check(manifest):
     if manifest.get("model") is not None:
         _check_model(_table(manifest["model"], "model"))
     _number(manifest, "threshold", 0, 1)
+    golden = manifest.get("golden")
+    if golden is not None:
+        _integer(_table(golden, "golden"), "frames", 1, _GOLDEN_FRAMES)
+        _number(golden, "tolerance", 0, 1)
+        if "tolerance" not in golden:
+            _bad("tolerance")
 
 
 def _check_content(content):

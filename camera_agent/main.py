@@ -18,7 +18,18 @@ _PAUSE_S = 10  # before a restart after an error, so that a camera that cannot s
 # one piece. On a large heap collecting takes a quarter of a second each time and helps nobody.
 _PARTS = ("protocol", "mqtt", "updater", "link", "vision", "slots", "hal", "agent")
 # These are loaded when they are needed (heap.load). Their names stay in memory for good: once, before it is in pieces.
-_GUESTS = ("p256", "decision", "fields", "manifest", "offers", "transfer", "unpack", "volume", "settings")
+_GUESTS = (
+    "p256",
+    "decision",
+    "fields",
+    "manifest",
+    "offers",
+    "transfer",
+    "unpack",
+    "volume",
+    "settings",
+    "golden",
+)
 _SMALL_HEAP = 600_000
 _THRESHOLD = 4096  # bytes of garbage
 

@@ -2,6 +2,7 @@
 
     model = load(content, files, folder, slot, feed)     # ModelError(reason, detail)
     scores = model.classify(image)                       # list of floats, one per label
+    scores = model.answer(fill)                          # ... for an input that fill(view) writes byte by byte
     model.input_shape, model.output_len
     model.close()                                        # before the next one is loaded
 
@@ -42,6 +43,14 @@ class Model:
     def classify(self, frame):
         """One score per class, as the model gives them."""
         return self._net.predict([frame])[0].flatten().tolist()
+
+    def answer(self, fill):
+        """The same for an input tensor that `fill(view)` writes."""
+
+        def take(buffer, _shape, _dtype):
+            fill(memoryview(buffer))
+
+        return self._net.predict([take])[0].flatten().tolist()
 
     def close(self):
         """Give back its memory."""

@@ -30,6 +30,7 @@ class Choice:
         self.name = manifest["name"]
         self.version = manifest["version"]
         self.threshold = manifest["threshold"] or 0.0
+        self.golden = manifest["golden"]
         self.files = manifest["content"]["files"]
         self.content = slot.content
 

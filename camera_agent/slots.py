@@ -73,7 +73,7 @@ class Slot:
 def _running_part(manifest):
     """What is needed of a manifest once it is installed: it stays in memory, so not its bulk."""
     kept = {}
-    for name in ("release", "name", "version", "epoch", "sequence", "content", "threshold"):
+    for name in ("release", "name", "version", "epoch", "sequence", "content", "threshold", "golden"):
         kept[name] = manifest.get(name)
     return kept
 

@@ -22,7 +22,7 @@ RAM BUDGET: labels (at most 17 KB for 256 of the longest), at most RESULTS_PER_M
 import gc
 
 from camera_agent import protocol
-from camera_agent.heap import const
+from camera_agent.heap import const, forget, load
 from camera_agent.models import ModelError
 
 _TRIAL_INTERVAL_MS = const(1000)  # at most, so that a trial does not outlast the updater's patience
@@ -213,6 +213,8 @@ class Vision:
                 self._hal.free_model(model)
                 detail = "%d labels, %d outputs" % (len(labels), model.output_len)
                 raise ModelError("labels-mismatch", detail)
+            if choice.trial and choice.golden:
+                self._try_golden(model, choice)
         except ModelError as error:
             self._give_up(error, error.reason, error.detail)
         except MemoryError as error:
@@ -226,6 +228,16 @@ class Vision:
             self._labels = labels
             self._raised = 0
             self.failure = None
+
+    def _try_golden(self, model, choice):
+        """The model has to answer as it did where it was made. A model that does not is given back."""
+        try:
+            load("golden").check(model, choice.content, choice.files, choice.golden, self._hal.feed)
+        except BaseException:
+            self._hal.free_model(model)
+            raise
+        finally:
+            forget("golden")
 
     def _give_up(self, error, reason, detail):
         """The model cannot be used now."""

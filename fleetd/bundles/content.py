@@ -1,9 +1,9 @@
-"""What lies in a camera's slot: one ROMFS image with the model and its labels."""
+"""What lies in a camera's slot: one ROMFS image with the model, its labels and, if there are any, golden frames."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from fleetd.bundles import romfs
+from fleetd.bundles import golden, romfs
 from fleetd.bundles.errors import ContentRejectedError
 from fleetd.bundles.labels import FILE as LABELS_FILE
 from fleetd.bundles.labels import format_labels, parse_labels
@@ -17,9 +17,14 @@ MODEL_ALIGNMENT: Final = (
 )
 
 
-def build_content(model: bytes, labels: Sequence[str]) -> Image:
-    """The image for this model."""
-    return romfs.build([(LABELS_FILE, format_labels(tuple(labels)), 4), (MODEL_FILE, model, MODEL_ALIGNMENT)])
+def build_content(model: bytes, labels: Sequence[str], golden_frames: bytes | None = None) -> Image:
+    """The image for this model. `golden_frames`: what golden.build() made."""
+    files = [(LABELS_FILE, format_labels(tuple(labels)), 4), (MODEL_FILE, model, MODEL_ALIGNMENT)]
+    if golden_frames is not None:
+        files.append(
+            (golden.FILE, golden_frames, golden.ALIGNMENT)
+        )  # behind the model, which stays in its place
+    return romfs.build(files)
 
 
 def read_content(image: Image) -> tuple[bytes, tuple[str, ...]]:
@@ -42,6 +47,14 @@ def read_content(image: Image) -> tuple[bytes, tuple[str, ...]]:
             "labels-mismatch", f"{LABELS_FILE} in the content is not in the plain form."
         )
     return model, labels
+
+
+def read_golden(image: Image) -> bytes | None:
+    """The bytes of golden.FILE, or None."""
+    for file in image.files:
+        if file.path == golden.FILE:
+            return image.data[file.offset : file.offset + file.size]
+    return None
 
 
 def facts_of(model: Model, labels: Sequence[str]) -> ModelFacts:

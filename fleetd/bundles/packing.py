@@ -16,13 +16,16 @@ from fleetd.boards import BoardProfile
 from fleetd.bundles.content import build_content, facts_of
 from fleetd.bundles.encodings import Encoded, cut
 from fleetd.bundles.errors import PreflightError, ReleaseError
+from fleetd.bundles.golden import TOLERANCE, Golden
+from fleetd.bundles.golden import build as build_golden
+from fleetd.bundles.golden import check as check_golden
 from fleetd.bundles.inflating import deflate
 from fleetd.bundles.opening import Bundle
 from fleetd.bundles.patching import make_patch
 from fleetd.bundles.preflight import Finding, check, refusals
 from fleetd.bundles.romfs import Image
 from fleetd.bundles.tflite import Model, read_model
-from fleetd.protocol.manifest import ModelFacts
+from fleetd.protocol.manifest import GoldenFacts, ModelFacts
 
 _PATCH_WORTH: Final = 0.8  # of the full encoding: a patch that saves less is not offered
 _PATCHES: Final = 15  # with the full one all that a manifest may list
@@ -37,6 +40,7 @@ class Packed:
     facts: ModelFacts
     encodings: tuple[Encoded, ...]
     findings: tuple[Finding, ...]  # warnings
+    golden: GoldenFacts | None = None
 
     @property
     def full(self) -> Encoded:
@@ -49,17 +53,27 @@ class Packed:
         return self.encodings[1:]
 
 
-def pack(bundle: Bundle, boards: Sequence[str], bases: Iterable[bytes] = ()) -> Packed:
+def pack(
+    bundle: Bundle,
+    boards: Sequence[str],
+    bases: Iterable[bytes] = (),
+    golden: Golden | None = None,
+    tolerance: float = TOLERANCE,
+) -> Packed:
     """The bundle's content and its encodings.
 
     `bases` are contents that cameras run now: a patch on each is offered where it saves a fifth or more. The
     content itself may be among them: then the patch is next to nothing, as when only the threshold changes.
+    With `golden` each camera tries these frames first, and goes back when an output is further off than `tolerance`.
     Raises ModelError, PreflightError or ReleaseError.
     """
     if not boards:
         raise ReleaseError('Name the boards that the release is for, or "*" for any.')
     model = read_model(bundle.model)
-    image = build_content(bundle.model, bundle.labels)
+    frames = build_golden(golden) if golden else None
+    facts = GoldenFacts(frames=len(golden.frames), tolerance=tolerance) if golden else None
+    check_golden(frames, facts, model, len(bundle.labels))
+    image = build_content(bundle.model, bundle.labels, frames)
     findings = judge(model, bundle.labels, board_profiles.covered(boards), len(image.data))
     full = cut("deflate", deflate(image.data))
     patches = _patches(image.data, bases, below=_PATCH_WORTH * full.size)
@@ -69,6 +83,7 @@ def pack(bundle: Bundle, boards: Sequence[str], bases: Iterable[bytes] = ()) -> 
         facts=facts_of(model, bundle.labels),
         encodings=(full, *patches),
         findings=tuple(findings),
+        golden=facts,
     )
 
 

@@ -16,9 +16,11 @@ from pydantic import ValidationError
 
 from fleetd import boards as board_profiles
 from fleetd.bundles import manifests, romfs
-from fleetd.bundles.content import facts_of, read_content
+from fleetd.bundles.content import facts_of, read_content, read_golden
 from fleetd.bundles.encodings import Encoded, cut
 from fleetd.bundles.errors import ContentRejectedError, ReleaseError
+from fleetd.bundles.golden import Golden
+from fleetd.bundles.golden import check as check_golden
 from fleetd.bundles.opening import Bundle
 from fleetd.bundles.packing import Packed, judge, pack
 from fleetd.bundles.preflight import Finding
@@ -94,13 +96,15 @@ def build_release(
     expires: int | None = None,
     threshold: float = 0.0,
     bases: Iterable[bytes] = (),
+    golden: Golden | None = None,
 ) -> BuiltRelease:
     """The signed release of this bundle for boards whose omv.arch() starts with one of `boards` ("*": any).
 
-    `bases`: see `pack`. `created` and `expires` are Unix seconds. Raises ModelError, PreflightError or ReleaseError.
+    `bases`, `golden`: see `pack`. `created` and `expires` are Unix seconds. Raises ModelError, PreflightError or
+    ReleaseError.
     """
     draft = draft_release(
-        pack(bundle, boards, bases),
+        pack(bundle, boards, bases, golden),
         release_id=release_id,
         name=name,
         version=version,
@@ -149,6 +153,7 @@ def draft_release(
                 encodings=[encoded.entry() for encoded in encodings],
                 model=packed.facts,
                 threshold=threshold,
+                golden=packed.golden,
             )
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
@@ -202,6 +207,7 @@ def check_release(
     profiles = board_profiles.covered(manifest.boards)
     data, labels = read_content(image)
     model = read_model(data)
+    check_golden(read_golden(image), manifest.golden, model, len(labels))
     findings = judge(model, labels, profiles, len(content))
     if facts_of(model, labels) != manifest.model:
         raise ContentRejectedError("manifest-invalid", "The model is not what the manifest says of it.")

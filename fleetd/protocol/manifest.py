@@ -29,6 +29,7 @@ KEY_ID_BYTES: Final = 8
 SIGNATURE_BYTES: Final = 64
 HEADER_BYTES: Final = len(MAGIC) + KEY_ID_BYTES + SIGNATURE_BYTES
 DIGESTS_PER_INDEX_BLOCK: Final = limits.BLOCK_BYTES // 32
+GOLDEN_FRAMES: Final = 8  # at most, in one release
 
 
 class _Strict(BaseModel):
@@ -86,6 +87,13 @@ class ModelFacts(_Strict):
     arena_bytes: int | None = None
 
 
+class GoldenFacts(_Strict):
+    """That the content holds golden frames (`golden.bin`), and how far an output may be from its answer."""
+
+    frames: int = Field(ge=1, le=GOLDEN_FRAMES)
+    tolerance: float = Field(ge=0, le=1)
+
+
 class Manifest(_Strict):
     """The signed part of a release."""
 
@@ -103,3 +111,4 @@ class Manifest(_Strict):
     encodings: list[Encoding] = Field(min_length=1, max_length=16)
     model: ModelFacts | None = None
     threshold: float = Field(default=0.0, ge=0, le=1)
+    golden: GoldenFacts | None = None

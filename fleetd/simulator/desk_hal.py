@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ class DeskModel:
         scores = self._engine.classify(_scaled(picture, self.input_shape))
         self._hal.note_truth(LABELS[kind])
         return scores
+
+    def answer(self, fill: Callable[[memoryview], None]) -> list[float]:
+        """Scores of an input tensor that `fill` writes."""
+        tensor = bytearray(self._engine.input_bytes)
+        fill(memoryview(tensor))
+        return self._engine.answer(bytes(tensor))
 
 
 def _scaled(picture: Any, shape: tuple[int, int, int]) -> Any:

@@ -31,12 +31,16 @@ def model_release(
     *,
     labels: Iterable[str] = LABELS,
     text: bytes | None = None,
+    golden: bytes | None = None,
+    tolerance: float = 0.02,
     **model: Any,
 ) -> Release:
-    """A signed release whose model behaves as said; `text` replaces labels.txt."""
+    """A signed release whose model behaves as said; `text` replaces labels.txt, `golden` is golden.bin."""
     behaviour = {"outputs": 3, "scores": [0.1, 0.8, 0.1], "ms": 40, **model}
     lines = "".join(f"{label}\n" for label in labels).encode() if text is None else text
     parts = {"labels.txt": lines, "trained.tflite": json.dumps(behaviour).encode()}
+    if golden is not None:
+        parts["golden.bin"] = golden
     content, files = b"\xd2\xcd\x31....", []
     for path, data in parts.items():
         digest = hashlib.sha256(data).hexdigest()
@@ -45,6 +49,8 @@ def model_release(
     described = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "files": files}
     encodings = [full(content)]
     manifest = {**describe(release, content, encodings, sequence), "content": described}
+    if golden is not None:
+        manifest["golden"] = {"frames": golden[4], "tolerance": tolerance}
     return Release(release, SIGNER.manifest(json.dumps(manifest).encode()), content, encodings)
 
 
@@ -67,6 +73,14 @@ class FakeModel:
             raise ValueError(self.behaviour["raises"])
         return list(self.behaviour["scores"])
 
+    def answer(self, fill: Callable[[memoryview], None]) -> list[float]:
+        """The scores that the behaviour names for golden frames; otherwise those of any picture."""
+        assert not self.freed, "a model was used after it was given back"
+        tensor = bytearray(self.behaviour.get("input", 12))
+        fill(memoryview(tensor))
+        self.hal.tensors.append(bytes(tensor))
+        return list(self.behaviour.get("answers", self.behaviour["scores"]))
+
 
 class CoreHal(FakeHal):
     """The whole hardware seam. What may fail has a knob."""
@@ -83,6 +97,7 @@ class CoreHal(FakeHal):
         self.captures = 0
         self.prepared: tuple[int, int, int] | None = None
         self.loaded: list[FakeModel] = []
+        self.tensors: list[bytes] = []  # golden frames that were run
         self.leds: list[tuple[str, str]] = []
         self.fed = 0
         self.said: list[str] = []

@@ -21,6 +21,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from pydantic import ValidationError
 
+from fleetd.bundles.golden import Golden
 from fleetd.bundles.opening import open_bundle
 from fleetd.bundles.release import BuiltRelease, build_release
 from fleetd.bundles.signing import OperatorKey
@@ -72,6 +73,7 @@ def release(version: int) -> BuiltRelease:
         created=1_750_000_000,
         key=KEY,
         bases=[release(version - 1).content] if version > 1 else [],
+        golden=Golden((bytes(96 * 96 * 3),), ((0.125, 0.75, 0.125),)) if version == 2 else None,
     )
 
 
