@@ -15,6 +15,15 @@ class AgentError(Exception):
         self.detail = detail
 
 
+class StreamError(OSError):
+    """No connection came about, or it is gone. `why` is a word of docs/cameras.md, `detail` says more or is None."""
+
+    def __init__(self, why, detail=None):
+        super().__init__(why)
+        self.why = why
+        self.detail = detail
+
+
 class StorageError(AgentError):
     """The medium refused. `reason`: not-enough-storage or storage-error."""
 

@@ -19,11 +19,12 @@ from binascii import hexlify
 
 from camera_agent import led, models, regions
 from camera_agent.eye import Eye
-from camera_agent.heap import const
+from camera_agent.heap import const, forget, load
 from camera_agent.netif import Interface
 from camera_agent.sockets import open_stream
 
 _UNIX_2000 = const(946_684_800)  # what ports that count from 2000 are short of
+_NTP_WAIT_MS = const(1000)
 _NTP_EVERY_MS = const(6 * 3_600_000)
 _NTP_AGAIN_MS = const(300_000)
 _NOTE_BYTES = const(64)
@@ -75,6 +76,8 @@ class Hal:
         self._storage = storage or _storage()
         self._is_raw = False  # whether slots are in flash without files
         self._net = None
+        self._tls = None  # the settings, until a connection needs them
+        self._secure = None
         self._ntp = None
         self._ntp_at = 0
         self._is_clock_set = False
@@ -89,6 +92,7 @@ class Hal:
     def configure(self, settings):
         """Take the settings that concern the hardware."""
         self._net = Interface(settings, self.ticks_ms)
+        self._tls = settings["tls"]
         self._ntp = settings["ntp"]
         if settings["watchdog_s"] and not settings["debug"]:
             self._watchdog = self._open_watchdog(settings["watchdog_s"] * 1000)
@@ -167,13 +171,11 @@ class Hal:
     def _ask_time(self):
         self._ntp_at = self.ticks_ms() + _NTP_AGAIN_MS
         try:
-            import ntptime
-
-            ntptime.host = self._ntp
-            ntptime.timeout = 1
-            ntptime.settime()
+            load("clock").ask(self._ntp, self._machine, _NTP_WAIT_MS)
         except Exception:
             return  # no answer: later again; without a clock everything but dates works
+        finally:
+            forget("clock")
         self._is_clock_set = True
         self._ntp_at = self.ticks_ms() + _NTP_EVERY_MS
 
@@ -182,8 +184,14 @@ class Hal:
         return self._net.info()
 
     def open_socket(self, host, port, timeout_ms):
-        """A Stream. Raises OSError."""
-        return open_stream(host, port, timeout_ms, self)
+        """A Stream, in TLS when the settings say so. Raises StreamError."""
+        if self._tls and self._secure is None:
+            if not self._is_clock_set:
+                load("clock").floor(self._machine)
+                forget("clock")
+            self._secure = load("secure").Secure(self._tls, host)
+            self._tls["ca"] = ""  # the context has it now
+        return open_stream(host, port, timeout_ms, self, self._secure)
 
     # --- LED ----------------------------------------------------------------------------------------------
 

@@ -194,8 +194,8 @@ class Link:
         self._connected_at = None
         try:
             self._stream = self._hal.open_socket(self._host, self._port, self._timeout_ms)
-        except OSError:
-            raise mqtt.MqttError("connect-failed") from None
+        except OSError as error:
+            raise mqtt.MqttError(getattr(error, "why", "connect-failed")) from None
         self._mqtt.start(
             self._stream,
             self._hal.ticks_ms(),

@@ -179,8 +179,8 @@ class Client:
             raise MqttError("closed")
         try:
             self._stream.write(data)
-        except OSError:
-            raise MqttError("write-failed") from None
+        except OSError as error:
+            raise MqttError(getattr(error, "why", "write-failed")) from None
         self._sent = now
 
     # --- receiving --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ read, keys for good.
 
 import json
 import os
-from binascii import unhexlify
+from binascii import a2b_base64, unhexlify
 
 from camera_agent import protocol
 from camera_agent.errors import AgentError
@@ -21,6 +21,8 @@ from camera_agent.tuning import CHANGEABLE, between, is_flag
 
 _FILE_BYTES = const(8192)
 _KEYS = const(8)
+_CA_CHARS = const(4096)
+_TLS_PORT = const(8883)
 _OUTBOX_LEAST = const(2048)
 
 
@@ -40,6 +42,18 @@ def _is_wifi(value):
     return (
         type(value) is dict and _is_text(value.get("ssid"), 1, 32) and _is_text(value.get("key", ""), 0, 64)
     )
+
+
+def _is_tls(value):
+    if type(value) is not dict or not _is_text(value.get("ca"), 64, _CA_CHARS):
+        return False
+    if value.get("name") is not None and not _is_text(value["name"], 1, 253):
+        return False
+    try:
+        der = a2b_base64(value["ca"])
+    except ValueError:
+        return False
+    return der[:2] == b"\x30\x82" and len(der) == 4 + (der[2] << 8 | der[3])  # one certificate, in full
 
 
 def _is_keys(value):
@@ -62,6 +76,7 @@ FIELDS = {
     "camera": (protocol.is_camera_id, None),
     "host": (lambda value: _is_text(value, 1, 253), None),
     "port": (between(1, 65535), 1883),
+    "tls": (_is_tls, None),
     "user": (protocol.is_camera_id, None),
     "password": (_is_password, None),
     "prefix": (protocol.is_prefix, protocol.DEFAULT_PREFIX),
@@ -120,6 +135,8 @@ def check(found):
         raise SettingsError("config-invalid", "user: it has to be the camera's name")
     if 0 < settings["watchdog_s"] < 30:
         raise SettingsError("config-invalid", "watchdog_s: 0 (none) or at least 30")
+    if settings["tls"] and "port" not in found:
+        settings["port"] = _TLS_PORT
     settings["keys"] = [unhexlify(key) for key in settings["keys"]]
     settings["ignored"] = sorted([str(name) for name in found if name not in FIELDS])
     return settings

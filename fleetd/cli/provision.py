@@ -1,6 +1,7 @@
 """`fleetctl provision`: the agent, its settings and its credential onto a camera's USB drive."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +36,13 @@ def provision(
     country: Annotated[str | None, typer.Option(help="Two letters, for the radio's rules.")] = None,
     broker_host: Annotated[str | None, typer.Option(help="Where the camera finds the broker.")] = None,
     broker_port: Annotated[int | None, typer.Option(min=1, max=65535, help="The broker's port.")] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="Encrypt: the certificate of the CA that signed the broker's.")
+    ] = None,
+    tls_name: Annotated[
+        str | None, typer.Option(help="The name in the broker's certificate, if it is not --broker-host.")
+    ] = None,
+    no_tls: Annotated[bool, typer.Option("--no-tls", help="Without encryption again.")] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Another setting of docs/cameras.md; null removes."),
@@ -61,7 +69,12 @@ def provision(
     order = Order(
         mount=session.folder / mount,
         tags=tag or [],
-        wishes=_wishes(wifi_ssid, wifi_key_file, country, broker_host, broker_port, settings or []),
+        wishes=replace(
+            _wishes(wifi_ssid, wifi_key_file, country, broker_host, broker_port, settings or []),
+            tls_ca=None if tls_ca is None else _certificate(tls_ca),
+            tls_name=tls_name,
+            no_tls=no_tls,
+        ),
         source="py" if source is Source.PY else "mpy",
         label_dir=label_dir,
         rotate=rotate,
@@ -116,3 +129,15 @@ def _wishes(
         broker_port=broker_port,
         values=dict(config.setting(text) for text in settings),
     )
+
+
+def _certificate(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(100_000)
+    except OSError as error:
+        raise CliError(
+            f"The file {path} cannot be read.",
+            "It holds the certificate of the CA, PEM or DER.",
+            exit_code=UNUSABLE,
+        ) from error

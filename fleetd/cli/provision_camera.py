@@ -232,7 +232,7 @@ def _print_plan(
             ("drive", f"{order.mount}, {size(found.room.free)} of {size(found.room.total)} free{board}"),
             ("on it", found.in_words()),
             ("camera", f"{report['camera']}, {state}"),
-            ("broker", f"{values['host']}:{values['port']}"),
+            ("broker", f"{values['host']}:{values['port']}" + (", TLS" if values.get("tls") else "")),
             ("network", f"WiFi {wifi['ssid']}" if wifi else "Ethernet"),
             ("trusts", counted(len(values["keys"]), "key")),
             ("agent", f"{agent.version}, {agent.source}, {size(sum(agent.sizes()))}"),

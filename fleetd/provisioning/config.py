@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from camera_agent import settings
+from fleetd.provisioning.authority import read_ca
 from fleetd.provisioning.disk import Room
 from fleetd.provisioning.errors import ConfigRefusedError
 from fleetd.provisioning.looking import CONFIG_BYTES
@@ -23,12 +24,15 @@ _NOT_TO_SET: Final = {
     "host": "--broker-host",
     "port": "--broker-port",
     "wifi": "--wifi-ssid and --wifi-key-file",
+    "tls": "--tls-ca and --tls-name",
     "country": "--country",
     "user": "--camera",
     "password": "--rotate",
     "keys": "`fleetctl keys trust`",
     "prefix": "fleetd's own settings",
 }
+_PLAIN_PORT: Final = 1883
+_TLS_PORT: Final = 8883
 _PLACEHOLDER: Final = "x" * 40  # as long as a credential
 _SLOT_MARGIN: Final = 64 * 1024  # what the agent itself leaves free
 _LEAST_SLOT: Final = 49_152
@@ -46,6 +50,9 @@ class Wishes:
     country: str | None = None
     broker_host: str | None = None
     broker_port: int | None = None
+    tls_ca: bytes | None = None  # a certificate as it lies in a file, PEM or DER
+    tls_name: str | None = None
+    no_tls: bool = False
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -96,6 +103,7 @@ def draft(camera: str, before: Mapping[str, Any] | None, wishes: Wishes, fleet: 
         values.pop(name, None)
         if value is not None:
             values[name] = value
+    _tls(values, wishes, warnings)
     made = Draft(values, tuple(warnings))
     _check(made)
     return made
@@ -152,11 +160,11 @@ def _broker(
 ) -> dict[str, Any]:
     known = split_address(fleet.broker)
     if wishes.broker_host is not None:
-        host, port = wishes.broker_host, known[1] if known else 1883
+        host, port = wishes.broker_host, known[1] if known else _PLAIN_PORT
         if is_loopback(host):
             warnings.append(f"{host} is this machine: a camera would look for the broker in itself.")
     elif before is not None:
-        host, port = before["host"], before.get("port", 1883)
+        host, port = before["host"], before.get("port", _PLAIN_PORT)
     elif known is None or is_loopback(known[0]):
         where = f"fleetd reaches its broker at {fleet.broker}, which" if known else "fleetd's broker"
         why = "is this machine only" if known else "is not known"
@@ -167,6 +175,27 @@ def _broker(
     else:
         host, port = known
     return {"host": host, "port": wishes.broker_port or port}
+
+
+def _tls(values: dict[str, Any], wishes: Wishes, warnings: list[str]) -> None:
+    before = values.get("tls") or {}
+    if wishes.no_tls:
+        if values.pop("tls", None) and wishes.broker_port is None and values["port"] == _TLS_PORT:
+            values["port"] = _PLAIN_PORT
+        return
+    if wishes.tls_ca is None and not before:
+        if wishes.tls_name is not None:
+            raise ConfigRefusedError("--tls-name needs --tls-ca. Nothing was written.")
+        return
+    made = dict(before)
+    if wishes.tls_ca is not None:
+        made["ca"], found = read_ca(wishes.tls_ca, has_clock=bool(values.get("ntp")))
+        warnings.extend(found)
+        if not before and wishes.broker_port is None and values["port"] == _PLAIN_PORT:
+            values["port"] = _TLS_PORT
+    if wishes.tls_name is not None:
+        made["name"] = wishes.tls_name
+    values["tls"] = made
 
 
 def _wifi(values: dict[str, Any], wishes: Wishes, warnings: list[str]) -> None:

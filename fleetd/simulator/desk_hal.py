@@ -11,6 +11,7 @@ from typing import Any
 
 from camera_agent import regions
 from camera_agent.models import ModelError
+from camera_agent.secure import Secure
 from camera_agent.sockets import open_stream
 from fleetd.simulator.drawings import LABELS, draw
 from fleetd.simulator.models import Engine, load_engine
@@ -82,6 +83,8 @@ class DeskHal:
         self._shape = (96, 96, 3)
         self._began = time.monotonic()
         self._captured = 0
+        self._tls: dict[str, Any] | None = None
+        self._secure: Any = None
         self.faults = faults or Faults()
         self.truths: dict[int, str] = {}  # number of the classified frame, from 1 -> what it showed
         self._classified = 0
@@ -90,6 +93,7 @@ class DeskHal:
 
     def configure(self, settings: dict[str, Any]) -> None:
         """The desk has no radio, clock or watchdog to set up."""
+        self._tls = settings["tls"]
 
     def ticks_ms(self) -> int:
         """Milliseconds since this boot."""
@@ -145,7 +149,9 @@ class DeskHal:
 
     def open_socket(self, host: str, port: int, timeout_ms: int) -> Any:
         """The agent's own stream over a real socket."""
-        return open_stream(host, port, timeout_ms, self)
+        if self._tls and self._secure is None:
+            self._secure = Secure(self._tls, host)
+        return open_stream(host, port, timeout_ms, self, self._secure)
 
     def led(self, color: str, pattern: str) -> None:
         """Remembered, for whoever looks."""

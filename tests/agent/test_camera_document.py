@@ -60,6 +60,19 @@ def test_every_refusal_of_a_command_is_explained_and_no_other() -> None:
     assert reasons == explained("Commands")
 
 
+def test_every_reason_for_a_missing_connection_is_explained_and_no_other() -> None:
+    reasons = words(r'MqttError\("([a-z-]+)"', "mqtt", "link") - {"closed"}  # a bug, never the peer's doing
+    reasons |= words(r'"(refused-[a-z-]+)"', "mqtt") | words(r'_lost\("([a-z-]+)"', "link")
+    reasons |= words(r'"((?:connect|tls|no-route|name)[a-z-]*)"', "sockets", "secure") - {"tls", "name"}
+    reasons |= words(r'MqttError\("[a-z-]+" if \w+ == 2 else "([a-z-]+)"', "mqtt") | {
+        "refused",
+        "write-failed",
+    }
+    section = DOCUMENT.split("### Why there is no connection")[1].split("\n##")[0]
+    listed = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))))
+    assert reasons == listed
+
+
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+\.md)", DOCUMENT))))
 def test_links_lead_somewhere(link: str) -> None:
     assert (ROOT / "docs" / link).exists()

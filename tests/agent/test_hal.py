@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from camera_agent import eye, hal, models, netif, sockets
+from camera_agent import clock, eye, hal, models, netif, sockets
+from camera_agent.errors import StreamError
 from camera_agent.models import ModelError
 from tests.agent.core_kit import settings_of
 
@@ -98,8 +99,48 @@ def test_a_write_to_a_peer_that_does_not_read_ends_with_an_error() -> None:
 def test_nobody_there_is_an_error_and_leaves_no_socket_open() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(StreamError) as caught:
         sockets.open_stream("127.0.0.1", port, 500, Ticks())
+    assert caught.value.why == "connect-refused"
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(110), "connect-timeout"),
+        (TimeoutError("timed out"), "connect-timeout"),
+        (OSError(113), "no-route"),
+        (OSError(22), "connect-failed"),
+        (OSError(), "connect-failed"),
+    ],
+)
+def test_a_connection_that_does_not_come_about_says_why(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, why: str
+) -> None:
+    class Refusing:
+        def settimeout(self, _seconds: float) -> None:
+            pass
+
+        def connect(self, _address: object) -> None:
+            raise error
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(sockets.socket, "socket", Refusing)
+    with pytest.raises(StreamError) as caught:
+        sockets.open_stream("127.0.0.1", 1, 500, Ticks())
+    assert caught.value.why == why
+
+
+def test_a_name_that_nobody_knows_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(-2)
+
+    monkeypatch.setattr(sockets.socket, "getaddrinfo", unknown)
+    with pytest.raises(StreamError) as caught:
+        sockets.open_stream("broker.invalid", 1, 500, Ticks())
+    assert caught.value.why == "name-not-found"
 
 
 class MicroSocket:
@@ -813,15 +854,12 @@ def test_a_board_without_a_watchdog_goes_without(board: Board) -> None:
 
 def test_a_clock_is_trusted_only_after_it_was_set(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    ntp = SimpleNamespace(host="", timeout=9)
-    ntp.settime = lambda: asked.append(ntp.host)
-    monkeypatch.setitem(sys.modules, "ntptime", ntp)
+    monkeypatch.setattr(clock, "ask", lambda server, *_: asked.append(server))
     made = board.hal(ntp="10.0.0.2")
     sys.modules["network"].up = True  # type: ignore[attr-defined]  # our stand-in
     assert made.unix() is None
     assert made.network_step()
     assert asked == ["10.0.0.2"]
-    assert ntp.timeout == 1
     assert abs(made.unix() - time.time()) < 5
     board.ticks += 3_600_000
     made.network_step()
@@ -833,11 +871,11 @@ def test_a_time_server_that_does_not_answer_is_asked_again_later(
 ) -> None:
     asked: list[int] = []
 
-    def fails() -> None:
+    def fails(*_: object) -> None:
         asked.append(board.ticks)
         raise OSError(110)
 
-    monkeypatch.setitem(sys.modules, "ntptime", SimpleNamespace(settime=fails))
+    monkeypatch.setattr(clock, "ask", fails)
     made = board.hal(ntp="10.0.0.2")
     sys.modules["network"].up = True  # type: ignore[attr-defined]  # our stand-in
     for _ in range(600):

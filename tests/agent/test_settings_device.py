@@ -1,5 +1,6 @@
 """The camera's config.json: what is taken, what is refused and how that is said."""
 
+import base64
 import json
 import re
 from contextlib import suppress
@@ -14,6 +15,7 @@ from camera_agent import settings, tuning
 from camera_agent.settings import SettingsError
 from tests.agent.micropython import ROOT
 
+CA = base64.b64encode(b"\x30\x82\x01\x00" + bytes(256)).decode()  # has the form of a certificate
 LEAST = {"camera": "cam-07", "host": "10.0.0.2"}
 KEY = "0f" * 64
 
@@ -39,6 +41,7 @@ def test_everything_that_can_be_set_is_taken() -> None:
     given_ = {
         **LEAST,
         "port": 8883,
+        "tls": {"ca": CA, "name": "broker"},
         "user": "cam-07",
         "password": "s" * 27,
         "prefix": "site/a",
@@ -65,6 +68,11 @@ def test_everything_that_can_be_set_is_taken() -> None:
     assert {name: found[name] for name in given_ if name != "keys"} == {
         name: value for name, value in given_.items() if name != "keys"
     }
+
+
+def test_tls_has_a_port_of_its_own_unless_another_is_named() -> None:
+    assert settings.check({**LEAST, "tls": {"ca": CA}})["port"] == 8883
+    assert settings.check({**LEAST, "tls": {"ca": CA}, "port": 1883})["port"] == 1883
 
 
 def test_null_means_the_default_where_there_is_none() -> None:
@@ -120,6 +128,12 @@ def test_what_is_required_is_named_when_it_is_missing(field: str, tmp_path: Path
         ("country", "de"),
         ("country", "DEU"),
         ("ntp", 1),
+        ("tls", True),
+        ("tls", {}),
+        ("tls", {"ca": CA[:-8]}),
+        ("tls", {"ca": "-----BEGIN CERTIFICATE-----" + CA}),
+        ("tls", {"ca": CA, "name": ""}),
+        ("tls", {"ca": "A" * 5000}),
         ("publish", "sometimes"),
         ("interval_ms", -1),
         ("batch", 0),

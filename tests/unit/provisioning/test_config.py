@@ -1,5 +1,6 @@
 """The settings that go onto a drive: from options, from fleetd, and from what the drive says already."""
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from fleetd.provisioning import config, looking
 from fleetd.provisioning.config import Draft, FleetFacts, Wishes
 from fleetd.provisioning.disk import Room
 from fleetd.provisioning.errors import ConfigRefusedError
+from tests.agent.certificates import Authority
 
 KEY = "0f" * 64
 FLEET = FleetFacts("10.0.0.2:1884", "fleet/v1", [KEY])
+TLS_FLEET = FleetFacts("10.0.0.2:1883", "fleet/v1", [KEY])
 LOCAL = FleetFacts("127.0.0.1:1883", "fleet/v1", [KEY])
 WIFI = Wishes(wifi_ssid="hall 3", wifi_key="long enough")
 BEFORE = {
@@ -190,3 +193,65 @@ def test_a_small_drive_keeps_room_for_the_next_agent_and_a_large_one_its_default
     assert "slot_bytes" not in config.leave_room(made, Room(300_000, 300_000, 512), cost).values
     own = Draft({"camera": "cam-07", "slot_bytes": 65536}, ())
     assert config.leave_room(own, Room(4_000_000, 4_200_000, 4096), cost) is own
+
+
+# --- TLS --------------------------------------------------------------------------------------------------
+
+AUTHORITY = Authority.make()
+
+
+def test_a_ca_in_either_form_goes_into_the_settings_and_brings_its_port() -> None:
+    for written in (AUTHORITY.pem, AUTHORITY.der, b"a remark\n" + AUTHORITY.pem):
+        values, warnings = draft(Wishes(wifi_ssid="hall", wifi_key="long enough", tls_ca=written), TLS_FLEET)
+        assert values["tls"] == {"ca": AUTHORITY.setting}
+        assert values["port"] == 8883
+        assert warnings == ()
+    values, _ = draft(
+        Wishes(wifi_ssid="h", wifi_key="long enough", tls_ca=AUTHORITY.der, tls_name="broker", broker_port=9)
+    )
+    assert (values["tls"]["name"], values["port"]) == ("broker", 9)
+
+
+def test_tls_stays_with_a_camera_until_it_is_taken_away() -> None:
+    before = {**BEFORE, "port": 8883, "tls": {"ca": AUTHORITY.setting, "name": "broker"}}
+    values, _ = draft(Wishes(), before=before)
+    assert (values["tls"], values["port"]) == (before["tls"], 8883)
+    values, _ = draft(Wishes(tls_name="other"), before=before)
+    assert values["tls"]["name"] == "other"
+    values, _ = draft(Wishes(no_tls=True), before=before)
+    assert "tls" not in values
+    assert values["port"] == 1883
+
+
+def test_a_ca_that_a_clockless_camera_would_not_believe_yet_is_pointed_out() -> None:
+    young = Authority.make(
+        valid_from=datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
+    ).pem  # as the library wants it
+    _, warnings = draft(Wishes(wifi_ssid="h", wifi_key="long enough", tls_ca=young))
+    assert any("without a clock" in warning for warning in warnings)
+    _, warnings = draft(
+        Wishes(wifi_ssid="h", wifi_key="long enough", tls_ca=young, values={"ntp": "10.0.0.2"})
+    )
+    assert warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        (Wishes(tls_name="broker"), "--tls-ca"),
+        (Wishes(tls_ca=b""), "no certificate"),
+        (Wishes(tls_ca=b"nonsense"), "no certificate"),
+        (Wishes(tls_ca=b"x" * 100_000), "too large"),
+        (Wishes(tls_ca=AUTHORITY.pem * 2), "exactly one"),
+        (Wishes(tls_ca=b"-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----"), "no certificate"),
+    ],
+)
+def test_what_is_no_single_ca_is_refused(wishes: Wishes, words: str) -> None:
+    with pytest.raises(ConfigRefusedError, match=words):
+        draft(wishes)
+
+
+def test_the_brokers_own_certificate_is_not_taken_for_its_cas(tmp_path: Path) -> None:
+    pem = AUTHORITY.issue(tmp_path).read_bytes()
+    with pytest.raises(ConfigRefusedError, match="not a CA's"):
+        draft(Wishes(tls_ca=pem[pem.index(b"-----BEGIN CERTIFICATE") :]))
