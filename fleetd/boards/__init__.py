@@ -3,19 +3,20 @@
 find("OMVRT1060 32768 SDRAM")    the profile for what a camera reports as omv.arch(); GENERIC when unknown
 named("RT1062")                  the profile for what a person typed
 operators()                      what TensorFlow Lite Micro can run on these boards
+read_profile("rt1062", text)     one profile, checked; ProfileError names the field and what is wrong with it
 """
 
 import tomllib
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ValidationError
 
-from fleetd.errors import NotFoundError
-
-Format = Literal["tflite", "vela", "stedgeai"]
+from fleetd.boards.shape import BoardProfile as BoardProfile
+from fleetd.boards.shape import Data, Light
+from fleetd.errors import InvalidError, NotFoundError
 
 
 class UnknownBoardError(NotFoundError):
@@ -24,51 +25,42 @@ class UnknownBoardError(NotFoundError):
     code = "unknown_board"
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ProfileError(InvalidError):
+    """A board profile cannot be used."""
+
+    code = "board_profile"
 
 
-class Memory(_Data):
-    """What a board has to work with, in bytes. An allocation must fit in one block of the heap."""
-
-    heap_blocks: tuple[int, ...] = Field(min_length=1)
-    image_pool: int = Field(ge=0)
-    sdram: int = Field(default=0, ge=0)
-
-    @property
-    def largest_block(self) -> int:
-        """The largest object that MicroPython's heap can hold."""
-        return max(self.heap_blocks)
-
-
-class Slot(_Data):
-    """Room for one release on a storage backend: as the agent makes it, and the most a setting can make it."""
-
-    backend: Literal["flash", "sdcard"]
-    bytes: int = Field(gt=0)
-    most: int | None = None
-
-
-class BoardProfile(_Data):
-    """One board. `arch` is what omv.arch() starts with. Without memory and slots nothing is known of them."""
-
-    key: str
-    name: str
-    aliases: tuple[str, ...] = ()
-    arch: str = Field(min_length=1)
-    model_formats: tuple[Format, ...]
-    memory: Memory | None = None
-    slots: tuple[Slot, ...] = ()
-
-
-class Operators(_Data):
+class Operators(Data):
     """Names of operators that the firmware's interpreter was built with."""
 
     builtin: frozenset[str]
     custom: frozenset[str]
 
 
-GENERIC: Final = BoardProfile(key="generic", name="any OpenMV camera", arch="*", model_formats=("tflite",))
+# What every OpenMV firmware does, for boards that nobody has described yet.
+GENERIC: Final = BoardProfile(
+    key="generic",
+    name="any OpenMV camera",
+    arch="*",
+    model_formats=("tflite",),
+    leds=(
+        Light(
+            color="green",
+            pattern="blink-fast",
+            means="bootloader",
+            text="The bootloader waits for a host, for about two seconds after a reset.",
+            times_ms=(100, 100),
+        ),
+        Light(
+            color="blue",
+            pattern="double-blink",
+            means="default-main",
+            text="OpenMV's own main.py: the firmware is fine, but the storage was formatted.",
+            times_ms=(150, 100, 150, 600),
+        ),
+    ),
+)
 
 
 @cache
@@ -77,11 +69,27 @@ def profiles() -> tuple[BoardProfile, ...]:
     folder = files(__package__) / "profiles"
     found = (entry for entry in folder.iterdir() if entry.name.endswith(".toml"))
     return tuple(
-        BoardProfile.model_validate(
-            {"key": entry.name.removesuffix(".toml"), **tomllib.loads(entry.read_text(encoding="utf-8"))}
-        )
+        read_profile(entry.name.removesuffix(".toml"), entry.read_text(encoding="utf-8"))
         for entry in sorted(found, key=lambda entry: entry.name)
     )
+
+
+def read_profile(key: str, text: str) -> BoardProfile:
+    """The profile that a TOML text describes; ProfileError says which field is wrong, and how."""
+    try:
+        return BoardProfile.model_validate({"key": key, **tomllib.loads(text)})
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"The board profile {key}.toml is no TOML: {error}.", board=key) from error
+    except ValidationError as error:
+        lines = []
+        for one in error.errors(include_url=False, include_input=False):
+            where = ".".join(str(part) for part in one["loc"])
+            what = "no such field" if one["type"] == "extra_forbidden" else one["msg"]
+            lines.append(f"{where + ': ' if where else ''}{what.removeprefix('Value error, ')}")
+        raise ProfileError(
+            f"The board profile {key}.toml cannot be used. {'; '.join(lines)}. docs/boards.md explains the fields.",
+            board=key,
+        ) from error
 
 
 @cache

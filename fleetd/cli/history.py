@@ -1,4 +1,4 @@
-"""`fleetctl results`, `telemetry`, `events`, `leds`, `led report`, `dead-letters`: what cameras said."""
+"""`fleetctl results`, `telemetry`, `events`, `leds`, `led report`, `led history`, `dead-letters`: what cameras said."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
@@ -18,7 +18,7 @@ Since = Annotated[
 ]
 Until = Annotated[str | None, typer.Option(help="Only older, written like --since.")]
 
-led_app = typer.Typer(no_args_is_help=True, help="Status LEDs: note what you see.")
+led_app = typer.Typer(no_args_is_help=True, help="Status LEDs: note what you see, look back.")
 
 _RESULT_HEADINGS: Final = ("at", "camera", "label", "score", "inference", "release")
 
@@ -155,6 +155,18 @@ def leds(
         empty="No sightings.",
         as_json=as_json,
     )
+
+
+@led_app.command("history")
+def led_history(
+    ctx: typer.Context,
+    camera: Annotated[str, typer.Argument(help="The camera's name.")],
+    since: Since = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """Show what one camera's LED was seen doing, newest first."""
+    leds(ctx, camera, since, limit, as_json)
 
 
 @led_app.command("report")

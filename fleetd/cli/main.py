@@ -22,6 +22,7 @@ from fleetd.cli import (
     rollouts,
     system,
     tokens,
+    usb,
 )
 from fleetd.cli.errors import ERROR, UNUSABLE, CliError
 from fleetd.cli.session import Session
@@ -84,6 +85,7 @@ app.add_typer(history.led_app, name="led")
 app.add_typer(releases.app, name="releases")
 app.add_typer(rollouts.app, name="rollouts")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(usb.app, name="usb")
 for command, name in (
     (login.login, "login"),
     (system.status, "status"),

@@ -1,7 +1,7 @@
 """/cameras: who is enrolled, what they last said, tags, credentials."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query, status
 from pydantic import BaseModel, Field
@@ -137,10 +137,11 @@ class TagsIn(Body):
 
 
 class SightingIn(Body):
-    """What somebody sees a camera's LED do."""
+    """What somebody sees a camera's LED do; or, from `usb`, what a probe found: `reason` is the state then."""
 
     color: LedColor
     pattern: LedPattern = "solid"
+    source: Literal["operator", "usb"] = "operator"
     reason: ShortLine | None = None
 
 
@@ -207,7 +208,7 @@ def list_leds(
 
 @router.post("/{name}/leds", status_code=status.HTTP_204_NO_CONTENT)
 def report_led(name: CameraPath, body: SightingIn, registry: RegistryService, actor: Operator) -> None:
-    """Notes what an operator sees a camera's LED do."""
+    """Notes what an operator sees a camera's LED do, or what USB shows."""
     registry.report_led(
-        name, color=body.color, pattern=body.pattern, source="operator", reason=body.reason, actor=actor
+        name, color=body.color, pattern=body.pattern, source=body.source, reason=body.reason, actor=actor
     )
