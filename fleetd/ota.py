@@ -27,7 +27,7 @@ from fleetd.domain.records import (
     SigningKey,
     StoredEncoding,
 )
-from fleetd.domain.rollout import check_settings, check_waves
+from fleetd.domain.rollout import check_settings, check_waves, steps
 from fleetd.domain.target import parse_target
 from fleetd.errors import (
     ConflictError,
@@ -40,8 +40,9 @@ from fleetd.errors import (
 from fleetd.logs import get_logger
 from fleetd.ports import Clock, Store, UnitOfWork
 from fleetd.updates.changes import change_rollout, end, halt, offer
+from fleetd.updates.judging import accept_so_far
 from fleetd.updates.planning import Skipped, plan
-from fleetd.updates.progress import Progress, accept_so_far
+from fleetd.updates.progress import Progress
 from fleetd.updates.releases import StoredContents, as_release, check_key, check_not_expired, described
 
 log = get_logger(__name__)
@@ -201,13 +202,17 @@ class Ota:
 
     # -- rollouts --------------------------------------------------------------------------------------------
 
-    def preview(self, release_id: str, target: str, waves: Sequence[int] = (100,)) -> RolloutPreview:
+    def preview(
+        self, release_id: str, target: str, waves: Sequence[int] = (100,), canaries: int = 0
+    ) -> RolloutPreview:
         """What a rollout would do, without doing it."""
         shares, query, now = check_waves(waves), parse_target(target), self._clock()
         with self._store.reading() as work:
             release = _known_release(work, release_id)
-            planned = plan(work, release, query, shares, now=now, rules=self._rules)
-        by_wave: list[list[str]] = [[] for _ in shares]
+            planned = plan(
+                work, release, query, shares, now=now, rules=self._rules, canaries=max(0, canaries)
+            )
+        by_wave: list[list[str]] = [[] for _ in steps(shares, canaries)]
         for camera, wave in planned.members:
             by_wave[wave].append(camera.name)
         return RolloutPreview(
@@ -238,7 +243,7 @@ class Ota:
         view = self.rollout(rollout_id)
         only = frozenset(one.camera for one in view.assignments if one.state in RETRIED)
         old = view.rollout
-        limits = replace(old.settings, accepted=0)
+        limits = replace(old.settings, accepted=0, accepted_lost=0, accepted_dark=0, canaries=0)
         return self._start(old.release_id, old.target, (100,), limits, actor, again=(rollout_id, only)).id
 
     def rollouts(self) -> list[Rollout]:
@@ -276,7 +281,7 @@ class Ota:
             check_key(work, _known_release(work, rollout.release_id))
             resumed = replace(rollout, state=RUNNING, reason=None)
             if rollout.state is HALTED:
-                resumed = accept_so_far(work, resumed)
+                resumed = accept_so_far(work, resumed, now)
             return change_rollout(work, resumed, rollout.state, "resume", actor, now)
 
     def cancel(self, rollout_id: int, *, actor: str) -> Rollout:
@@ -327,7 +332,16 @@ class Ota:
             release = _known_release(work, release_id)
             check_key(work, release)
             check_not_expired(described(work.releases.manifest(release_id)), now)
-            planned = plan(work, release, query, waves, now=now, rules=self._rules, only=only)
+            planned = plan(
+                work,
+                release,
+                query,
+                waves,
+                now=now,
+                rules=self._rules,
+                canaries=settings.canaries,
+                only=only,
+            )
             planned.check_not_empty(release_id)
             members = {camera.id: wave for camera, wave in planned.members}
             rollout = work.rollouts.add(

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from fleetd.domain.assignment import Watched
+from fleetd.domain.halting import Dark
+from fleetd.domain.health import Watch
 from fleetd.domain.records import (
     Assignment,
     AssignmentState,
@@ -147,6 +149,17 @@ class Rollouts(Protocol):
     def mark_sent(self, camera_id: int, generation: int) -> None: ...
 
 
+class Health(Protocol):
+    """What cameras saw before and after a release, for judging it. Everything it reads is bounded."""
+
+    def settled_at(self, rollout_id: int, wave: int) -> float | None: ...  # the last outcome up to that wave
+    def release_before(self, rollout_id: int) -> str | None: ...  # what its first camera ran
+    def dark(self, rollout_id: int, release_id: str, *, silence_s: float, now: float) -> Dark: ...
+    def watches(
+        self, rollout_id: int, release_id: str, *, bucket_s: float, threshold: float, now: float
+    ) -> tuple[list[Watch], list[Watch]]: ...  # canaries, controls
+
+
 class Commands(Protocol):
     """Commands to cameras; each is sent once."""
 
@@ -189,6 +202,8 @@ class UnitOfWork(Protocol):
     def releases(self) -> Releases: ...
     @property
     def rollouts(self) -> Rollouts: ...
+    @property
+    def health(self) -> Health: ...
     @property
     def commands(self) -> Commands: ...
     @property

@@ -84,10 +84,20 @@ class RolloutState(StrEnum):
 class RolloutSettings:
     """The limits of a rollout, as its creator chose them."""
 
-    max_failed: int = 1  # this many bad outcomes are tolerated before it halts
+    max_failed: int = 1  # this many bad outcomes never halt it
+    tolerated: float = 0.02  # share of bad outcomes that is tolerated; 0: one more than max_failed halts
+    tolerated_silence: float = 0.005  # the same for cameras that fell silent, which are the worst outcome
     min_sample: int = 1  # no halt on fewer finished cameras
     silence_s: float = 600.0  # silent this long after an offer was taken up: the camera counts as lost
+    soak_s: float = (
+        0.0  # how long a wave that is done is watched before the next one, and the last before the end
+    )
+    health: bool = True  # whether it halts on what the model does, too
+    ignore: tuple[str, ...] = ()  # signals of model health that halt nothing
+    canaries: int = 0  # so many cameras are a wave of their own before the percentages; 0: none
     accepted: int = 0  # bad outcomes that an operator accepted by resuming; they halt nothing any more
+    accepted_lost: int = 0  # those among them that are cameras that fell silent
+    accepted_dark: int = 0  # cameras that ran the release and were silent then
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,11 @@ class Rollout:
     created_at: float
     created_by: str
     finished_at: float | None
+
+    @property
+    def wave_count(self) -> int:
+        """How many waves there are, the canaries' own included."""
+        return len(self.waves) + (1 if self.settings.canaries else 0)
 
 
 class AssignmentState(StrEnum):

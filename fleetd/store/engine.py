@@ -21,6 +21,7 @@ from fleetd.errors import ConflictError, SettingsError, StoreError
 from fleetd.store.access import SqlAccess
 from fleetd.store.cameras import SqlCameras
 from fleetd.store.commands import SqlCommands
+from fleetd.store.health import SqlHealth
 from fleetd.store.history import SqlHistory
 from fleetd.store.releases import SqlReleases
 from fleetd.store.rollouts import SqlRollouts
@@ -54,6 +55,11 @@ class SqlUnitOfWork:
     def rollouts(self) -> SqlRollouts:
         """Rollouts, assignments, desired states."""
         return SqlRollouts(self._connection)
+
+    @cached_property
+    def health(self) -> SqlHealth:
+        """What cameras saw before and after a release."""
+        return SqlHealth(self._connection)
 
     @cached_property
     def commands(self) -> SqlCommands:

@@ -278,7 +278,8 @@ class SqlRollouts(SqlDesired):
 
 def _settings(stored: Mapping[str, Any]) -> RolloutSettings:
     known = RolloutSettings.__dataclass_fields__
-    return RolloutSettings(**{name: value for name, value in stored.items() if name in known})
+    facts = {name: value for name, value in stored.items() if name in known}
+    return RolloutSettings(**{**facts, "ignore": tuple(facts.get("ignore", ()))})
 
 
 def _rollout(row: sa.Row[Any]) -> Rollout:

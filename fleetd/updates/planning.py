@@ -52,6 +52,7 @@ def plan(
     *,
     now: float,
     rules: PresenceRules,
+    canaries: int = 0,
     only: frozenset[str] | None = None,
 ) -> Plan:
     """Sorts the cameras that a query names (`only`: of these). The release's id is the salt of the waves, so
@@ -73,6 +74,6 @@ def plan(
             chosen.append(camera)
         else:
             skipped.append(Skipped(camera.name, *why))
-    wave = split((camera.name for camera in chosen), waves, release.id)
+    wave = split((camera.name for camera in chosen), waves, release.id, canaries)
     members = sorted(((camera, wave[camera.name]) for camera in chosen), key=lambda member: member[1])
     return Plan(members, skipped)

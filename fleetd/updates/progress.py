@@ -12,11 +12,12 @@ from fleetd.domain import assignment as lifecycle
 from fleetd.domain.assignment import Change, Watched
 from fleetd.domain.presence import PresenceRules
 from fleetd.domain.records import Rollout, RolloutState, UpdateReport
-from fleetd.domain.rollout import Move, Step, Tally, count, next_step
+from fleetd.domain.rollout import Move, Step
 from fleetd.errors import UnknownReleaseError
 from fleetd.logs import get_logger
 from fleetd.ports import Store, UnitOfWork
 from fleetd.updates.changes import BATCH, FLEETD, apply, change_rollout, halt, offer
+from fleetd.updates.judging import Judge
 
 log = get_logger(__name__)
 
@@ -32,6 +33,7 @@ class Progress:
         self._store = store
         self._rules = rules
         self._listening = listening
+        self._judge = Judge()
         self._looked_at: float | None = None  # None: cameras could not be heard
 
     def step(self, now: float) -> bool:
@@ -106,10 +108,10 @@ class Progress:
     def _drive(self, now: float) -> bool:
         """Offers, widens, finishes or halts one rollout."""
         with self._store.reading() as work:
-            if _next_rollout(work) is None:
+            if self._next_rollout(work, now) is None:
                 return False
         with self._store.transaction() as work:
-            due = _next_rollout(work)
+            due = self._next_rollout(work, now)
             if due is None:
                 return False
             rollout, step = due
@@ -129,14 +131,13 @@ class Progress:
             offer(work, rollout, release, now)
         return True
 
-
-def accept_so_far(work: UnitOfWork, rollout: Rollout) -> Rollout:
-    """The rollout past what halted it: harm done so far no longer counts, a barren wave is left behind."""
-    harmed = _tallies(work, rollout)[0].harmed
-    rollout = replace(rollout, settings=replace(rollout.settings, accepted=harmed))
-    if _step(work, rollout).move is Move.HALT and rollout.wave + 1 < len(rollout.waves):
-        rollout = replace(rollout, wave=rollout.wave + 1)
-    return rollout
+    def _next_rollout(self, work: UnitOfWork, now: float) -> tuple[Rollout, Step] | None:
+        """The oldest running rollout for which something is to be done, and what."""
+        for rollout in reversed(work.rollouts.all({RolloutState.RUNNING})):
+            step = self._judge.verdict(work, rollout, now).step
+            if step.move is not Move.HOLD or work.rollouts.pending(rollout.id, rollout.wave, 1):
+                return rollout, step
+        return None
 
 
 def _unread(work: UnitOfWork, now: float) -> list[UpdateReport]:
@@ -148,23 +149,3 @@ def _unread(work: UnitOfWork, now: float) -> list[UpdateReport]:
             return reports[:place]
         last = report.id
     return reports
-
-
-def _next_rollout(work: UnitOfWork) -> tuple[Rollout, Step] | None:
-    """The oldest running rollout for which something is to be done, and what."""
-    for rollout in reversed(work.rollouts.all({RolloutState.RUNNING})):
-        step = _step(work, rollout)
-        if step.move is not Move.HOLD or work.rollouts.pending(rollout.id, rollout.wave, 1):
-            return rollout, step
-    return None
-
-
-def _step(work: UnitOfWork, rollout: Rollout) -> Step:
-    offered, wave = _tallies(work, rollout)
-    return next_step(offered, wave, rollout.settings, last_wave=rollout.wave + 1 >= len(rollout.waves))
-
-
-def _tallies(work: UnitOfWork, rollout: Rollout) -> tuple[Tally, Tally]:
-    """All waves begun so far, and the newest of them."""
-    counts = [one for one in work.rollouts.counts(rollout.id) if one.wave <= rollout.wave]
-    return count(counts), count(one for one in counts if one.wave == rollout.wave)

@@ -5,8 +5,9 @@ from typing import Annotated, Final, Self
 from fastapi import APIRouter, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleetd.domain.health import SignalName
 from fleetd.domain.records import AssignmentState, RolloutSettings, RolloutState
-from fleetd.domain.rollout import MAX_WAVES
+from fleetd.domain.rollout import MAX_SILENCE_S, MAX_SOAK_S, MAX_WAVES
 from fleetd.ota import RolloutPreview, RolloutView
 from fleetd.web.inputs import Body, NewestQuery, ReleaseId, RolloutPath, Target
 from fleetd.web.services import Operator, OtaService, Viewer
@@ -19,18 +20,26 @@ class SettingsIn(Body):
     """The limits of a rollout."""
 
     max_failed: int = Field(_DEFAULTS.max_failed, ge=0, le=1_000_000)
+    tolerated: float = Field(_DEFAULTS.tolerated, ge=0, le=1)
+    tolerated_silence: float = Field(_DEFAULTS.tolerated_silence, ge=0, le=1)
     min_sample: int = Field(_DEFAULTS.min_sample, ge=1, le=1_000_000)
-    silence_s: float = Field(_DEFAULTS.silence_s, ge=1, le=30 * 86400)
+    silence_s: float = Field(_DEFAULTS.silence_s, ge=1, le=MAX_SILENCE_S)
+    soak_s: float = Field(_DEFAULTS.soak_s, ge=0, le=MAX_SOAK_S)
+    health: bool = _DEFAULTS.health
+    ignore: tuple[SignalName, ...] = Field((), max_length=len(SignalName))
 
 
 class PreviewIn(Body):
-    """A rollout to think about. `waves` are cumulative shares in percent that end with 100."""
+    """A rollout to think about. `waves` are cumulative shares in percent that end with 100; before them comes a
+    wave of `canaries` cameras, unless it is 0.
+    """
 
     release: ReleaseId
     target: Target
     waves: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         default_factory=lambda: [100], min_length=1, max_length=MAX_WAVES
     )
+    canaries: int = Field(0, ge=0, le=1_000_000)
 
 
 class RolloutIn(PreviewIn):
@@ -45,8 +54,14 @@ class SettingsOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     max_failed: int
+    tolerated: float
+    tolerated_silence: float
     min_sample: int
     silence_s: float
+    soak_s: float
+    health: bool
+    ignore: list[str]
+    canaries: int
     accepted: int
 
 
@@ -146,7 +161,7 @@ class RetriedOut(BaseModel):
 @router.post("/preview")
 def preview(body: PreviewIn, ota: OtaService, _: Operator) -> PreviewOut:
     """What a rollout would do, without doing it."""
-    return PreviewOut.of(ota.preview(body.release, body.target, body.waves))
+    return PreviewOut.of(ota.preview(body.release, body.target, body.waves, body.canaries))
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
@@ -156,7 +171,7 @@ def start(body: RolloutIn, ota: OtaService, actor: Operator) -> RolloutOut:
         body.release,
         body.target,
         waves=body.waves,
-        settings=RolloutSettings(**body.settings.model_dump()),
+        settings=RolloutSettings(**body.settings.model_dump(), canaries=body.canaries),
         actor=actor,
     )
     return RolloutOut.model_validate(rollout)

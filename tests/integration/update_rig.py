@@ -230,6 +230,11 @@ class Camera:
             body["digest"] = self._rig.digest(str(facts.get("release", body["release"])))
         self._send("update", {**body, **facts})
 
+    def see(self, labels: Sequence[str], score: float = 0.9, ms: float = 50.0) -> None:
+        """Sends results, one for each label, with what it runs."""
+        results = [{"label": label, "score": score, "inference_ms": ms} for label in labels]
+        self._send("result", {"release": self.running[0], "results": results})
+
     def act(self) -> None:
         """Does one thing about what it is asked for, as `behaviour` says."""
         release, generation = self.desired.get("release"), self.generation
@@ -260,7 +265,7 @@ class Camera:
         up_ms = int((self._rig.elapsed - self._booted_at) * 1000)
         message = {"boot": self.boot, "seq": self._seq, "up_ms": up_ms, **body}
         arrival = Arrival(self.name, channel, "", message, self._rig.now, retained=False)
-        self._rig.landing.write([arrival])
+        self._rig.land(arrival)
 
 
 class Rig:
@@ -280,6 +285,7 @@ class Rig:
         self.manifests: dict[str, Manifest] = {}
         self._cameras: dict[str, Camera] = {}
         self._sessions = 0
+        self._held: list[Arrival] | None = None
         self.wakes = 0
         self.listening = True
         self.restart()
@@ -299,6 +305,21 @@ class Rig:
 
     def close(self) -> None:
         self.database.close()
+
+    def land(self, arrival: Arrival) -> None:
+        """Stores a message, or keeps it for the end of `in_one_batch`."""
+        if self._held is None:
+            self.landing.write([arrival])
+        else:
+            self._held.append(arrival)
+
+    @contextmanager
+    def in_one_batch(self) -> Iterator[None]:
+        """What cameras say meanwhile is stored at the end, in one transaction."""
+        self._held = []
+        yield
+        held, self._held = self._held, None
+        self.landing.write(held)
 
     def settle(self) -> None:
         """Does everything that is due, and publishes what follows."""
@@ -331,6 +352,7 @@ class Rig:
         boards: Sequence[str] = ("OMVRT1060",),
         expires: int | None = None,
         key: OperatorKey = _KEY,
+        labels: tuple[str, ...] = ("bee", "wasp"),
     ) -> Release:
         """Stores model-<sequence>, signed. The content is as good as any: only cameras read it."""
         content = content or bytes((n * sequence + n // 7) % 251 for n in range(9_000)) * 3
@@ -364,7 +386,7 @@ class Rig:
             digest=hashlib.sha256(blob).hexdigest(),
             content_sha256=digest,
             content_size=len(content),
-            labels=("bee", "wasp"),
+            labels=labels,
             uploaded_at=self.now,
             uploaded_by="me",
         )
