@@ -79,11 +79,13 @@ class Agent:
         boot = "%s: agent %s on firmware %s" % (hal.reset_cause(), VERSION, hal.firmware())
         self.outbox.put("event", {"kind": "boot", "text": boot})
         self.files = hal.open_regions(self.settings["slot_bytes"])
-        keys = crypto.keyring(self.settings["keys"])
-        self.updater = Updater(hal, self.files, keys, self.link, self._on_update)
+        of = self.settings
+        ring = crypto.Ring(of["keys"], of["recovery"], of["key_serial"], of["key_epoch"])
+        self.updater = Updater(hal, self.files, ring, self.link, self._on_update)
         self.vision = Vision(hal, self.settings, self.updater, self.outbox.put, self.trouble.report)
         self._turn("updater", self.updater.boot)
         handlers = self.link.handlers
+        handlers["daemon"] = self._on_daemon
         handlers["desired"] = self._on_desired
         handlers["cmd"] = self._on_command
         handlers["release"] = self._on_release
@@ -147,6 +149,9 @@ class Agent:
 
     # --- what comes down ----------------------------------------------------------------------------------
 
+    def _on_daemon(self, _kind, _parts, message):
+        self.updater.on_keys(message["keys"])
+
     def _on_desired(self, _kind, _parts, message):
         self.updater.on_desired(message)
         refused = []
@@ -194,6 +199,7 @@ class Agent:
             "generation": known["generation"],
             "release": known["release"],
             "trial": known["trial"],
+            "keys": known["keys"],
             "storage": storage,
             "network": network,
             "capabilities": list(CAPABILITIES) + (["watchdog"] if hal.has_watchdog() else []),
@@ -264,7 +270,7 @@ class Agent:
         to be said: every connection begins with a status."""
         known = self.updater.status()
         release = known["release"]["digest"] if known["release"] else None
-        now_true = (known["generation"], release, known["trial"], self.problems(known))
+        now_true = (known["generation"], release, known["trial"], known["keys"], self.problems(known))
         if now_true != self._told:
             if self._told is not None and self.link.connected:
                 self.link.publish_status()

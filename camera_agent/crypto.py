@@ -43,6 +43,20 @@ def keyring(public_keys):
     return ring
 
 
+class Ring:
+    """The keys of a camera, and which key record (camera_agent/keyring.py) they are from. The dicts stay the same
+    objects, so that whoever holds one sees a change."""
+
+    def __init__(self, keys, recovery=(), serial=0, epoch=1):
+        self.serial = serial
+        self.epoch = epoch  # only releases of this one are taken
+        self.trusted = keyring(keys)  # may sign releases
+        self.recovery = keyring(
+            recovery
+        )  # may sign the next key record; if there are none, the trusted ones may
+        self.known = keyring(keys)  # the trusted ones, and those that signed what lies in a slot from before
+
+
 def verify(public_key, signature, digest):
     """Whether `signature` (64 bytes) over the 32-byte SHA-256 `digest` was made with this key. Never raises
     for wrong values; wrong lengths answer False. StorageError or MemoryError: it could not be checked."""

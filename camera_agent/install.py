@@ -56,14 +56,14 @@ class Install:
     """Call step() until `ready`. It raises RejectedError, ManifestError, TransferError, UnpackError, StorageError or
     MemoryError when the update is over; close() then (and whenever it is given up)."""
 
-    def __init__(self, job, hal, keys, port, slots, stage, base, tell, buffer):
-        """`base`: the confirmed Slot or None; `tell(state, reason, detail)`: reports about this job; `buffer`:
-        4 KB, the same that `slots` has. It holds the index during the transfer and a block of output while unpacking;
-        in between, before and after `slots` uses it, never meanwhile."""
+    def __init__(self, job, hal, ring, port, slots, stage, base, tell, buffer):
+        """`ring`: crypto.Ring; `base`: the confirmed Slot or None; `tell(state, reason, detail)`: reports about this
+        job; `buffer`: 4 KB, the same that `slots` has. It holds the index during the transfer and a block of output
+        while unpacking; in between, before and after `slots` uses it, never meanwhile."""
         self.ready = False
         self._job = job
         self._hal = hal
-        self._keys = keys
+        self._ring = ring
         self._port = port
         self._slots = slots
         self._stage = stage
@@ -155,7 +155,7 @@ class Install:
 
     def _open(self, now):
         try:
-            manifest = load("manifest").open_manifest(self._blob, self._keys)
+            manifest = load("manifest").open_manifest(self._blob, self._ring.trusted)
         except ManifestError as error:
             if error.reason == "out-of-memory":
                 raise
@@ -184,7 +184,9 @@ class Install:
         base = self._base.digest if self._base else None
         room = self._stage.size
         unix = self._hal.unix()
-        reason = offers.accepts(manifest, self._hal.arch(), floor, unix, self._slots.capacity, room, base)
+        reason = offers.accepts(
+            manifest, self._hal.arch(), floor, unix, self._slots.capacity, room, base, self._ring.epoch
+        )
         if reason:
             raise RejectedError(reason)
         self._encoding = offers.choose_encoding(manifest, room, base)

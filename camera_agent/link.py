@@ -19,6 +19,7 @@ Handlers, by kind. They run inside `step()`; they may call `want`, `unwant`, `pu
 
     kind       parts              payload
     "desired"  ()                 dict  generation, release, digest, config, deadline (all keys are there)
+    "daemon"   ()                 dict  online, instance, t, keys, after the link has taken note of it itself
     "cmd"      (name,)            dict  id, t, ttl, args (all keys are there); retained ones are refused
     "release"  (release_id,)      memoryview of the signed manifest, valid only during the call
     "blob"     (digest, n)        memoryview of the block, valid only during the call
@@ -325,9 +326,11 @@ class Link:
             self._outbox.ack(boot, ranges)
             return
         if kind == "daemon":
-            self._on_daemon(protocol.parse_daemon_status(payload))
-            return
-        if kind == "desired":
+            payload = protocol.parse_daemon_status(payload)
+            self._on_daemon(payload)
+            if kind not in self.handlers:
+                return
+        elif kind == "desired":
             payload = protocol.parse_desired(payload)
         elif kind == "cmd":
             if retain:

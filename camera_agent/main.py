@@ -29,6 +29,7 @@ _GUESTS = (
     "volume",
     "settings",
     "golden",
+    "keyring",
 )
 _SMALL_HEAP = 600_000
 _THRESHOLD = 4096  # bytes of garbage

@@ -6,17 +6,20 @@ RAM BUDGET: 1 KB of code, loaded when an update begins.
 from camera_agent import protocol
 
 
-def accepts(manifest, arch, floor, now, slot_bytes, stage_bytes, base=None):
+def accepts(manifest, arch, floor, now, slot_bytes, stage_bytes, base=None, epoch=None):
     """Why this camera must not install the release, as a reason word; None when it may.
 
     `arch` is omv.arch(), `floor` (epoch, sequence), `now` Unix seconds or None while the clock is not trusted,
     `slot_bytes` the room for content in a slot, `stage_bytes` the room for an encoding, `base` the digest of the
-    confirmed content or None. Whether it is the very release that runs already is the updater's question.
+    confirmed content or None, `epoch` the key ring's (None: any). Whether it is the very release that runs already is
+    the updater's question.
     """
     if not _made_for(manifest["boards"], arch):
         return "wrong-board"
     if (manifest["epoch"], manifest["sequence"]) < tuple(floor):
         return "sequence-too-old"
+    if epoch is not None and manifest["epoch"] != epoch:
+        return "wrong-epoch"
     expires = manifest.get("expires")
     if now is not None and expires is not None and now >= expires:
         return "expired"

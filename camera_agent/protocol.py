@@ -276,7 +276,7 @@ def parse_command(payload):
 
 
 def parse_daemon_status(payload):
-    """`_fleetd/status` -> dict with online and instance, and t (seconds) or None."""
+    """`_fleetd/status` -> dict with online, instance, t (seconds) or None, keys (the newest key record or 0)."""
     message = _object(payload)
     online = message.get("online")
     if type(online) is not bool:
@@ -285,6 +285,7 @@ def parse_daemon_status(payload):
         "online": online,
         "instance": _word(message.get("instance"), "instance"),
         "t": _seconds(message["t"], "t") if "t" in message else None,
+        "keys": _integer(message.get("keys", 0), 0, SEQ_MAX, "keys"),
     }
 
 

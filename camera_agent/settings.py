@@ -81,6 +81,9 @@ FIELDS = {
     "password": (_is_password, None),
     "prefix": (protocol.is_prefix, protocol.DEFAULT_PREFIX),
     "keys": (_is_keys, []),
+    "recovery": (_is_keys, []),
+    "key_serial": (between(0, 2**31 - 1), 0),
+    "key_epoch": (between(1, 2**31 - 1), 1),
     "wifi": (_is_wifi, None),
     "country": (_is_country, None),
     "ntp": (_is_text, None),
@@ -137,6 +140,7 @@ def check(found):
         raise SettingsError("config-invalid", "watchdog_s: 0 (none) or at least 30")
     if settings["tls"] and "port" not in found:
         settings["port"] = _TLS_PORT
-    settings["keys"] = [unhexlify(key) for key in settings["keys"]]
+    for name in ("keys", "recovery"):
+        settings[name] = [unhexlify(key) for key in settings[name]]
     settings["ignored"] = sorted([str(name) for name in found if name not in FIELDS])
     return settings

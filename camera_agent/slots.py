@@ -2,7 +2,8 @@
 
 A slot: 0: b"FSL1" | u32 manifest length | u32 crc32(manifest) | u32 0, 16: the signed manifest, 12288: the content.
 The header's sector is the last thing written and the first thing wiped. A slot counts only if header and CRC hold, the
-signature verifies and the content's SHA-256 is the manifest's. What the pointer says is camera_agent/pointer.py.
+signature verifies and the content's SHA-256 is the manifest's. What the pointer says is camera_agent/pointer.py; each
+copy of it also holds the key ring, so that both change in one write that a power cut cannot tear.
 
 RAM BUDGET: the caller's 4 KB buffer for hashing; while a manifest is read from a slot its bytes (at most 8 KB) and
 what json.loads makes of them, of which a Slot object keeps about 2 KB.
@@ -29,6 +30,8 @@ from camera_agent.pointer import (
 from camera_agent.regions import BLOCK
 
 CONTENT_OFFSET = const(12288)
+RING_OFFSET = const(512)  # in a pointer's block
+RING_BYTES = const(1088)
 _SLOT_MAGIC = const(b"FSL1")
 _SLOT_HEADER = const("<4sIII")
 _SLOT_HEADER_BYTES = const(16)
@@ -111,6 +114,7 @@ class Slots:
         self._buffer = buffer
         self._next_copy = 0
         self.pointer = None
+        self.ring = b""  # the key ring as camera_agent/keyring.py packs it, kept beside the pointer
 
     # pointer
 
@@ -121,6 +125,27 @@ class Slots:
         self.pointer = None if which is None else read[which]
         self._next_copy = 0 if which is None else 1 - which
         return self.pointer
+
+    def read_ring(self, unpack):
+        """The key ring beside the pointer: `unpack` of the copy that counts, else of the other one, else None."""
+        for region in (self._copies[1 - self._next_copy], self._copies[self._next_copy]):
+            try:
+                if region is not None and region.readinto(RING_OFFSET, memoryview(self._buffer)[:RING_BYTES]):
+                    ring = unpack(self._buffer)
+                    if ring:
+                        return ring
+            except StorageError:
+                pass  # the other copy may do
+        return None
+
+    def signers(self):
+        """The key ids in the headers of both slots. Raises StorageError."""
+        ids = []
+        for region in self._regions[1:]:
+            key_id = bytearray(8)
+            if region is not None and region.readinto(_SLOT_HEADER_BYTES + 4, memoryview(key_id)) == 8:
+                ids.append(bytes(key_id))
+        return ids
 
     def _read_copy(self, region):
         if region is None:
@@ -141,6 +166,7 @@ class Slots:
         pointer = pointer.but(counter=counter)
         record = memoryview(self._buffer)[:BLOCK]
         _fill(record, encode_pointer(pointer))
+        record[RING_OFFSET : RING_OFFSET + len(self.ring)] = self.ring
         region.write(0, record)
         region.sync()
         self.pointer = pointer

@@ -1,15 +1,17 @@
 """Carries out updates: from a desired release to a confirmed (or reverted) one, in small cooperative steps.
 
-    updater = Updater(hal, files, keys, link, report)   # files: regions.open_files(...), keys: crypto.keyring(...)
+    updater = Updater(hal, files, ring, link, report)   # files: regions.open_files(...), ring: crypto.Ring
     updater.boot()                                      # once, before the first frame; see BLOCKING
 
 THE AGENT CORE CALLS
     updater.step() -> bool           often. True: there is more to do at once. Never raises for a bad medium, a bad
                                      manifest, a bad transfer or a full heap: those are reported.
     updater.on_desired(message)      what protocol.parse_desired() answered; an older generation is ignored.
+    updater.on_keys(serial)          fleetd has key records up to this one (camera_agent/keyring.py); they are fetched
+                                     and taken over one by one, and what is desired is looked at again.
     updater.on_release(release_id, payload), updater.on_block(digest_hex, n, payload)
                                      payload: memoryview, only read during the call. Anything not asked for is ignored.
-    updater.status() -> dict         for `up/status`: release, trial, generation, slot_bytes, problems (list of words)
+    updater.status() -> dict         for `up/status`: release, trial, generation, keys, slot_bytes, problems (words)
 
 THE VISION LOOP CALLS
     choice = updater.model_to_use()  None: no model is to be used. Otherwise a running.Choice: .content and .files are
@@ -51,6 +53,7 @@ RAM BUDGET: a 4 KB buffer for good; during an update what camera_agent/install.p
 """
 
 from camera_agent.errors import AgentError, StorageError
+from camera_agent.follow import Follow
 from camera_agent.heap import collect, const, keep_room
 from camera_agent.install import Install, Job, RejectedError
 from camera_agent.regions import BLOCK
@@ -69,10 +72,10 @@ _DETAIL_CHARS = const(200)
 class Updater:
     """See the module's description for who calls what."""
 
-    def __init__(self, hal, files, keys, port, report, frames=_FRAMES, slow_ms=SLOW_MS):
+    def __init__(self, hal, files, ring, port, report, frames=_FRAMES, slow_ms=SLOW_MS):
         self._hal = hal
         self._stage = files.stage
-        self._keys = keys
+        self._ring = ring
         self._port = port
         self._report = report
         self._frames_needed = frames
@@ -80,7 +83,7 @@ class Updater:
         # for reading back, hashing, headers, pointers, a transfer's index, unpacking: one after the other
         self._buffer = bytearray(BLOCK)
         keep_room()
-        self._slots = Slots(files, keys, self._buffer)
+        self._slots = Slots(files, ring.known, self._buffer)
         self._running = Running(hal, self._slots, [files.problem] if files.problem else [])
         self._job = None  # what an update is about, until its trial is over
         self._install = None  # how it gets into the spare slot
@@ -89,6 +92,7 @@ class Updater:
         self._retry_ms = None  # when it is tried again
         self._backoff_ms = _RETRY_MS
         self._tidy_ms = 0
+        self._keys = Follow(ring, self._slots, port)
 
     # --- the agent core's side ----------------------------------------------------------------------------
 
@@ -96,6 +100,7 @@ class Updater:
         """Find out what to run. Reports a trial that is over."""
         hung = self._hal.reset_cause() == "watchdog"
         pointer = self._slots.read_pointer()
+        self._keys.boot()
         ended = self._running.boot("trial-hung" if hung else "trial-crashed")
         self._take_over_trial()
         if ended:
@@ -130,9 +135,13 @@ class Updater:
         self._retry_ms = None
         self._backoff_ms = _RETRY_MS
 
+    def on_keys(self, serial):
+        """fleetd has key records up to this one."""
+        self._keys.newest = serial
+
     def on_release(self, release_id, payload):
-        """The signed manifest of a release."""
-        if self._install:
+        """The signed manifest of a release, or a key record."""
+        if not self._keys.on_release(release_id, payload) and self._install:
             self._install.on_release(release_id, payload)
 
     def on_block(self, digest_hex, number, payload):
@@ -156,8 +165,9 @@ class Updater:
             "release": running,
             "trial": self._running.choice.release if self._running.on_trial else None,
             "generation": self._desired[0] if self._desired else 0,
+            "keys": {"serial": self._ring.serial, "epoch": self._ring.epoch},
             "slot_bytes": self._slots.capacity,
-            "problems": list(self._running.problems),
+            "problems": self._running.problems + ([self._keys.refused] if self._keys.refused else []),
         }
 
     # --- the vision loop's side ---------------------------------------------------------------------------
@@ -188,6 +198,9 @@ class Updater:
 
     def _work(self):
         now = self._hal.ticks_ms()
+        if self._keys.step(now):
+            self._begin_anew()
+            return True
         if self._consider:
             self._consider_desired(now)
             if self._consider and not self._running.on_trial:
@@ -198,12 +211,19 @@ class Updater:
         if self._running.on_trial:
             return self._watch_trial(now)
         if self._install:
-            return self._carry_on(now)
+            return not self._keys.holds(now) and self._carry_on(now)
         if self._retry_ms is not None and now >= self._retry_ms and self._port.connected:
             self._retry_ms = None
             self._consider = True
             return True
         return False
+
+    def _begin_anew(self):
+        """The keys have changed: what is desired, and an update under way, are judged again."""
+        if self._install:  # the blocks that are there stay
+            self._install.close()
+            self._install = self._job = None
+        self._consider = self._desired is not None
 
     def _consider_desired(self, now):
         """Compare what is desired with what goes on. Leaves `_consider` set while it cannot be acted on."""
@@ -250,7 +270,7 @@ class Updater:
         self._install = Install(
             self._job,
             self._hal,
-            self._keys,
+            self._ring,
             self._port,
             self._slots,
             self._stage,

@@ -19,6 +19,7 @@ UPDATE_REASONS = (
     "manifest-invalid",
     "expired",
     "sequence-too-old",
+    "wrong-epoch",
     "wrong-board",
     "unsupported-kind",
     "unsupported-op",

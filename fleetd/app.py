@@ -53,6 +53,7 @@ class Daemon:
         self._jobs: Jobs | None = None
         self.broker: RunningBroker | None = None
         self.url = ""
+        self._key_serial = 0  # of the newest key record that the broker has
 
     def __enter__(self) -> Self:
         self.start()
@@ -118,7 +119,7 @@ class Daemon:
             receipt_seconds=settings.landing.receipt_seconds,
             landed=self._landed,
         )
-        self.delivery = Delivery(self.store, self.link, time.time, settings.prefix)
+        self.delivery = Delivery(self.store, self.link, time.time, settings.prefix, self._announce_keys)
         self.ingest.start()
         stack.callback(self.link.stop, (status_topic, self._own_status(online=False)))
         stack.callback(self.ingest.stop)
@@ -203,7 +204,9 @@ class Daemon:
         }
 
     def _own_status(self, *, online: bool) -> bytes:
-        body = {"online": online, "instance": self.instance, "version": __version__}
+        body: dict[str, Any] = {"online": online, "instance": self.instance, "version": __version__}
+        if online and self._key_serial:
+            body["keys"] = self._key_serial
         return json.dumps(body, separators=(",", ":")).encode()
 
     def _broker_connected(self, session_present: bool) -> None:
@@ -214,11 +217,18 @@ class Daemon:
         """
         if not session_present and self.link.connects > 1:
             self.instance = secrets.token_hex(8)
-        topic = format_topic(DaemonTopic("status"), self.settings.prefix)
         with contextlib.suppress(BrokerError):  # it went away again: the next connection says it
-            self.link.publish(topic, self._own_status(online=True), retain=True)
+            self._say_online()
         self.delivery.broker_connected(secrets.token_hex(8))
         self._wake_delivery()
+
+    def _announce_keys(self, serial: int) -> None:
+        self._key_serial = serial
+        self._say_online()
+
+    def _say_online(self) -> None:
+        topic = format_topic(DaemonTopic("status"), self.settings.prefix)
+        self.link.publish(topic, self._own_status(online=True), retain=True)
 
     def _receive(self, batch: Sequence[Inbound]) -> None:
         self.ingest.receive(batch)

@@ -1,13 +1,13 @@
 """What must lie at the broker: manifests and blocks that open assignments need, desired states, commands.
 
-Always in this order, each acknowledged by the broker before the next begins: blocks, manifest, the desired
-states that name it. First publish, then note it: a crash in between repeats, and cameras know generations and
+Always in this order, each acknowledged by the broker before the next begins: key records, blocks, manifest, the
+desired states that name it. First publish, then note it: a crash in between repeats, and cameras know generations and
 command ids. Everything retained is published again in every new session with the broker, because brokers
 forget. fleetd's own traffic is one copy of a release, however many cameras take it.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -16,6 +16,7 @@ from fleetd.domain.records import DesiredState
 from fleetd.errors import BrokerError
 from fleetd.logs import get_logger
 from fleetd.ports import Clock, Publisher, Store, UnitOfWork
+from fleetd.protocol.keyrecord import record_name
 from fleetd.protocol.manifest import HEADER_BYTES, Encoding, Manifest
 from fleetd.protocol.topics import BlobTopic, CameraTopic, ReleaseTopic, Topic, format_topic
 
@@ -33,11 +34,21 @@ T = TypeVar("T")
 class Delivery:
     """Brings what the database wants published to the broker. `step` is called by one thread at a time."""
 
-    def __init__(self, store: Store, publisher: Publisher, clock: Clock, prefix: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        clock: Clock,
+        prefix: str,
+        announce: Callable[[int], None] = lambda _serial: None,
+    ) -> None:
+        """`announce`: says on `_fleetd/status` up to which number key records are there."""
         self._store = store
         self._publisher = publisher
         self._clock = clock
         self._prefix = prefix
+        self._announce = announce
+        self._keys_told: tuple[str, int] | None = None  # session and newest key record
         self._instance: str | None = None  # the present session with the broker
         self._resending: str | None = None  # the session in which all desired states were begun to be sent
         self._told: dict[int, int] = {}  # in this session: camera id -> generation
@@ -56,12 +67,27 @@ class Delivery:
         if instance is None:
             return False
         work = [
+            self._publish_keys(instance),
             self._publish_release(instance),
             self._send_desired(instance),
             self._send_commands(),
             self._clear_release(),
         ]
         return any(work)
+
+    def _publish_keys(self, instance: str) -> bool:
+        """Publishes all key records, in every session and when there is a new one: a camera may lack any of them."""
+        with self._store.reading() as work:
+            serial = work.releases.ring().serial
+            if self._keys_told == (instance, serial) or not serial:
+                return False
+            records = work.releases.records()
+        self._publish(
+            ((ReleaseTopic(record_name(one)), blob) for one, blob in sorted(records.items())), CHUNK
+        )
+        self._announce(serial)
+        self._keys_told = instance, serial
+        return True
 
     # -- releases --------------------------------------------------------------------------------------------
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from fleetd.bundles.errors import KeyFileError, ReleaseError
+from fleetd.bundles.errors import ReleaseError
 from fleetd.bundles.release import check_release
-from fleetd.bundles.signing import check_public, key_id
 from fleetd.domain import assignment as lifecycle
 from fleetd.domain.presence import PresenceRules
 from fleetd.domain.records import (
@@ -24,7 +23,6 @@ from fleetd.domain.records import (
     Rollout,
     RolloutSettings,
     RolloutState,
-    SigningKey,
     StoredEncoding,
 )
 from fleetd.domain.rollout import check_settings, check_waves, steps
@@ -32,18 +30,17 @@ from fleetd.domain.target import parse_target
 from fleetd.errors import (
     ConflictError,
     FleetError,
-    InvalidError,
-    NotFoundError,
     UnknownReleaseError,
     UnknownRolloutError,
 )
 from fleetd.logs import get_logger
 from fleetd.ports import Clock, Store, UnitOfWork
-from fleetd.updates.changes import change_rollout, end, halt, offer
+from fleetd.updates.changes import change_rollout, end, offer
 from fleetd.updates.judging import accept_so_far
 from fleetd.updates.planning import Skipped, plan
 from fleetd.updates.progress import Progress
 from fleetd.updates.releases import StoredContents, as_release, check_key, check_not_expired, described
+from fleetd.updates.trust import Trust
 
 log = get_logger(__name__)
 
@@ -72,7 +69,7 @@ class RolloutView:
     tally: Mapping[AssignmentState, int]
 
 
-class Ota:
+class Ota(Trust):
     """The service around updates. `listening` says whether cameras can be heard right now."""
 
     def __init__(
@@ -84,50 +81,11 @@ class Ota:
         rules: PresenceRules | None = None,
         listening: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._store = store
-        self._clock = clock
-        self._wake = wake
+        super().__init__(store, clock, wake)
         self._rules = rules or PresenceRules()
         self._progress = Progress(store, self._rules, listening)
 
-    # -- keys and releases -----------------------------------------------------------------------------------
-
-    def add_key(self, public_hex: str, name: str, *, actor: str) -> SigningKey:
-        """Accepts releases signed with this public key (x || y in hex) from now on."""
-        now = self._clock()
-        try:
-            public = bytes.fromhex(public_hex)
-            check_public(public)
-        except (ValueError, KeyFileError) as error:
-            raise InvalidError(f"That is no public key: {error} Nothing was changed.") from error
-        key = SigningKey(key_id(public).hex(), public.hex(), name, now, None)
-        with self._store.transaction() as work:
-            keys = work.releases.keys()
-            known = next((one for one in keys if one.key_id == key.key_id), None)
-            if known is not None:
-                state = "was revoked" if known.revoked_at is not None else "is accepted already"
-                raise ConflictError(f"The key {key.key_id} {state}. Nothing was changed.", key=key.key_id)
-            work.releases.add_key(key)
-            work.access.record(actor, "key.add", key.key_id, {"name": name}, now)
-        return key
-
-    def keys(self) -> list[SigningKey]:
-        """All keys, revoked ones too."""
-        with self._store.reading() as work:
-            return work.releases.keys()
-
-    def revoke_key(self, key_id: str, *, actor: str) -> None:
-        """Accepts nothing more from this key and halts what is under way with it. Cameras keep what they run."""
-        now = self._clock()
-        with self._store.transaction() as work:
-            if not work.releases.revoke_key(key_id, now):
-                raise NotFoundError(f"No key {key_id} is in force. Nothing was changed.", key=key_id)
-            work.access.record(actor, "key.revoke", key_id, {}, now)
-            signed = {release.id for release in work.releases.all() if release.key_id == key_id}
-            for rollout in work.rollouts.all({RUNNING, PAUSED}):
-                if rollout.release_id in signed:
-                    halt(work, rollout, f"The signing key {key_id} was revoked.", now, actor)
-        self._wake()
+    # -- releases --------------------------------------------------------------------------------------------
 
     def next_release(self, kind: str = "model") -> tuple[str, int, int]:
         """The id, epoch and sequence number for the next release of that kind, e.g. ("model-7", 1, 7)."""

@@ -4,6 +4,7 @@ InvalidError
 ├── BundleError              the zip, folder or labels cannot be used
 ├── ModelError               the .tflite is damaged or not one
 ├── ReleaseError             a release cannot be built as asked
+├── KeyRecordError           a key record is not what cameras take
 ├── PreflightError           a board would refuse it; carries the findings
 └── RejectedError            something signed is not acceptable; `reason` is a word of UpdateReason
     ├── ManifestRejectedError
@@ -40,6 +41,12 @@ class ReleaseError(InvalidError):
     """The release cannot be built as asked. Nothing was written."""
 
     code = "release_invalid"
+
+
+class KeyRecordError(InvalidError):
+    """The key record is not what cameras take. Nothing was changed."""
+
+    code = "key_record_invalid"
 
 
 class PreflightError(InvalidError):

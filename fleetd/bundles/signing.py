@@ -87,13 +87,13 @@ class OperatorKey:
         """The 8 bytes by which manifests name this key."""
         return key_id(self.public)
 
-    def sign(self, payload: bytes) -> bytes:
-        """The signed manifest for these JSON bytes: header and payload."""
+    def sign(self, payload: bytes, magic: bytes = MAGIC) -> bytes:
+        """The signed manifest (or, with its magic, key record) for these JSON bytes: header and payload."""
         if HEADER_BYTES + len(payload) > limits.MANIFEST_BYTES:
             raise SigningError(
                 f"The manifest has {HEADER_BYTES + len(payload)} bytes; at most {limits.MANIFEST_BYTES} are possible."
             )
-        head = MAGIC + self.key_id
+        head = magic + self.key_id
         r, s = decode_dss_signature(self._private.sign(head + payload, _ALGORITHM))
         return head + r.to_bytes(32, "big") + s.to_bytes(32, "big") + payload
 
@@ -113,12 +113,17 @@ def verify(blob: bytes, public_keys: Iterable[bytes]) -> Manifest:
 
     Raises ManifestRejectedError with the reason a camera would give.
     """
+    return manifests.parse(open_signed(blob, public_keys))
+
+
+def open_signed(blob: bytes, public_keys: Iterable[bytes], magic: bytes = MAGIC) -> bytes:
+    """The payload, when one of these keys signed it under this magic. Raises as `verify` does."""
     if len(blob) > limits.MANIFEST_BYTES:
         raise ManifestRejectedError(
             "manifest-invalid",
             f"The manifest has {len(blob)} bytes; at most {limits.MANIFEST_BYTES} are accepted.",
         )
-    if len(blob) <= HEADER_BYTES or not blob.startswith(MAGIC):
+    if len(blob) <= HEADER_BYTES or not blob.startswith(magic):
         raise ManifestRejectedError("signature-invalid", "This is not a signed manifest.")
     signer, payload = blob[len(MAGIC) : _SIGNED_HEAD], blob[HEADER_BYTES:]
     public = next((public for public in public_keys if key_id(public) == signer), None)
@@ -138,7 +143,7 @@ def verify(blob: bytes, public_keys: Iterable[bytes]) -> Manifest:
             "signature-invalid",
             "The signature does not match the manifest: it was changed, or made with another key.",
         ) from None
-    return manifests.parse(payload)
+    return payload
 
 
 def _public_key(public: bytes) -> ec.EllipticCurvePublicKey:

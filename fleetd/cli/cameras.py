@@ -86,6 +86,10 @@ def show(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None:
             ("running", running(found)),
             ("content", release.get("digest")),
             ("sequence", f"{release['epoch']}.{release['sequence']}" if release else None),
+            (
+                "keys",
+                f"record {found['key_serial']}, epoch {found['key_epoch']}" if found["key_epoch"] else None,
+            ),
             ("led", f"{led(found)} ({sighting.get('reason') or 'no reason given'})" if sighting else None),
             ("last boot", f"{found['boot']} ({found['reset_cause']})" if found["boot"] else None),
             ("storage", f"{storage.get('backend')}, {size(storage.get('free'))} free" if storage else None),

@@ -66,6 +66,28 @@ def show(ctx: typer.Context, key: Key = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def ring(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show which keys cameras trust, by which record, and who lags behind."""
+    session = session_of(ctx)
+    found = session.api.get("keys", "ring")
+    names = {one["public"]: f"{one['key_id']} ({one['name']})" for one in session.api.get("keys")}
+    cameras = session.api.get("cameras")
+    behind = [str(one["name"]) for one in cameras if (one["key_serial"] or 0) < int(found["serial"])]
+    if as_json:
+        session.out.json({**found, "behind": behind})
+        return
+    record = f"{found['serial']}, epoch {found['epoch']}" if found["serial"] else "none; as provisioned"
+    session.out.facts(
+        [
+            ("record", record),
+            ("keys", ", ".join(safe(names.get(one, one[:16])) for one in found["keys"]) or None),
+            ("recovery", ", ".join(one[:16] for one in found["recovery"]) or None),
+            ("lag behind", ", ".join(map(safe, behind)) or None),
+        ]
+    )
+
+
+@app.command()
 def trust(
     ctx: typer.Context,
     public: Annotated[
@@ -123,4 +145,8 @@ def revoke(
     if not yes:
         typer.confirm(f"Accept nothing more that {safe(key_id)} signed, and halt its rollouts?", abort=True)
     session.api.delete("keys", key_id)
-    session.out.say(f"Revoked {safe(key_id)}.")
+    session.out.say(f"Revoked {safe(key_id)}: fleetd accepts nothing more from it.")
+    session.out.warn(
+        f"Cameras do not know yet. `fleetctl keys rotate --drop {safe(key_id)}` tells them; if it was your only key, "
+        "`fleetctl keys rotate` gives them a new one."
+    )

@@ -20,6 +20,7 @@ from fleetd.cli import (
     push,
     releases,
     rollouts,
+    rotate,
     system,
     tokens,
     usb,
@@ -80,6 +81,7 @@ app = typer.Typer(
 )
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(commands.app, name="commands")
+keys.app.command()(rotate.rotate)
 app.add_typer(keys.app, name="keys")
 app.add_typer(history.led_app, name="led")
 app.add_typer(releases.app, name="releases")

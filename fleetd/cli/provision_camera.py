@@ -164,12 +164,15 @@ def _fleet_facts(session: Session) -> "FleetFacts":
     from fleetd.provisioning import config  # noqa: PLC0415  # see above
 
     status = session.api.get("status")
-    keys = session.api.get("keys")
+    ring = session.api.get("keys", "ring")
     broker = status.get("broker") or {}
     return config.FleetFacts(
         broker=broker.get("address"),
         prefix=status.get("prefix") or config.DEFAULT_PREFIX,
-        keys=[str(key["public"]) for key in keys if key["revoked_at"] is None],
+        keys=[str(key) for key in ring["keys"]],
+        recovery=[str(key) for key in ring["recovery"]],
+        key_serial=int(ring["serial"]),
+        key_epoch=int(ring["epoch"]),
     )
 
 

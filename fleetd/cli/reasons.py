@@ -51,6 +51,10 @@ REASONS: Final[dict[str, Advice]] = {
         "The camera has already confirmed a release with a higher sequence number.",
         "Push the model again: a new release has a higher number. Going back is a new release too.",
     ),
+    "wrong-epoch": Advice(
+        "The release belongs to another key epoch than the camera is in.",
+        "Push the model again. If it repeats, `fleetctl keys ring` shows which cameras lag behind with their keys.",
+    ),
     "wrong-board": Advice(
         "The release is not meant for this camera's board.",
         "Push with `--board` for this board, or narrow `--to`.",

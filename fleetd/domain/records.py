@@ -30,6 +30,8 @@ class Camera:
     release_sequence: int | None = None
     release_epoch: int | None = None
     trial: str | None = None
+    key_serial: int | None = None  # the key record that it goes by
+    key_epoch: int | None = None
     storage: Mapping[str, Any] | None = None
     network: Mapping[str, Any] | None = None
     capabilities: tuple[str, ...] = ()
@@ -218,6 +220,21 @@ class SigningKey:
     name: str
     added_at: float
     revoked_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """What cameras are to trust: the newest key record, or before the first one (serial 0) the keys in force."""
+
+    serial: int
+    epoch: int
+    keys: tuple[str, ...]  # x || y in hex; they sign releases
+    recovery: tuple[str, ...]  # they sign the next record; if there are none, `keys` do
+
+    @property
+    def signers(self) -> tuple[str, ...]:
+        """Who may sign the next record."""
+        return self.recovery or self.keys
 
 
 class Role(StrEnum):

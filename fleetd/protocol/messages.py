@@ -45,6 +45,7 @@ UpdateReason = Literal[
     "manifest-invalid",
     "expired",
     "sequence-too-old",
+    "wrong-epoch",
     "wrong-board",
     "unsupported-kind",
     "unsupported-op",
@@ -88,6 +89,13 @@ class RunningRelease(TypedDict):
     slot: NotRequired[Literal["a", "b"]]
 
 
+class Keys(TypedDict):
+    """Which key record a camera goes by, and its epoch. Record 0: the keys of its provisioning."""
+
+    serial: Count
+    epoch: Count
+
+
 class Storage(TypedDict):
     """Where slots live and how much room is left, in bytes."""
 
@@ -120,6 +128,7 @@ class Status(Envelope):
     generation: NotRequired[Count]
     release: NotRequired[RunningRelease | None]
     trial: NotRequired[ReleaseId | None]
+    keys: NotRequired[Keys]
     storage: NotRequired[Storage]
     network: NotRequired[Network]
     capabilities: NotRequired[Annotated[list[Word], Field(max_length=64)]]
@@ -254,7 +263,10 @@ class Command(TypedDict):
 
 
 class DaemonStatus(TypedDict):
-    """`_fleetd/status`, retained: a new `instance` tells cameras to repeat what is not stored."""
+    """`_fleetd/status`, retained: a new `instance` tells cameras to repeat what is not stored.
+
+    `keys`: the number of the newest key record; cameras fetch those they lack from `_release/keys-<n>`.
+    """
 
     __pydantic_config__ = _CONFIG  # type: ignore[misc]
 
@@ -262,6 +274,7 @@ class DaemonStatus(TypedDict):
     instance: Word
     version: NotRequired[Word]
     t: NotRequired[Seconds]
+    keys: NotRequired[Count]  # the newest key record
 
 
 STATUS: Final = TypeAdapter(Status)

@@ -29,6 +29,7 @@ _NOT_TO_SET: Final = {
     "user": "--camera",
     "password": "--rotate",
     "keys": "`fleetctl keys trust`",
+    **dict.fromkeys(("recovery", "key_serial", "key_epoch"), "`fleetctl keys rotate`"),
     "prefix": "fleetd's own settings",
 }
 _PLAIN_PORT: Final = 1883
@@ -63,6 +64,9 @@ class FleetFacts:
     broker: str | None
     prefix: str
     keys: Sequence[str]
+    recovery: Sequence[str] = ()
+    key_serial: int = 0
+    key_epoch: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +87,20 @@ def draft(camera: str, before: Mapping[str, Any] | None, wishes: Wishes, fleet: 
     warnings: list[str] = []
     values = {name: value for name, value in (before or {}).items() if name != "password"}
     values |= {"camera": camera, **_broker(before, wishes, fleet, warnings)}
-    if len(fleet.keys) > KEYS:
+    if len(fleet.keys) + len(fleet.recovery) > KEYS:
         raise ConfigRefusedError(
             f"fleetd accepts {len(fleet.keys)} keys, a camera takes {KEYS}. Revoke those that are not used "
             "any more: `fleetctl keys list`. Nothing was written."
         )
     values["keys"] = list(fleet.keys)
+    for name, value, usual in (
+        ("recovery", list(fleet.recovery), []),
+        ("key_serial", fleet.key_serial, 0),
+        ("key_epoch", fleet.key_epoch, 1),
+    ):
+        values.pop(name, None)
+        if value != usual:
+            values[name] = value
     if not fleet.keys:
         warnings.append(
             "fleetd accepts no key, so the camera will refuse every model: `fleetctl keys trust`."

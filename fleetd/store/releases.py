@@ -5,9 +5,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fleetd.domain.records import Release, SigningKey, StoredEncoding
+from fleetd.domain.records import KeyRing, Release, SigningKey, StoredEncoding
 from fleetd.errors import UnknownReleaseError
-from fleetd.store.tables import encodings, published, releases, signing_keys
+from fleetd.store.tables import encodings, key_records, published, releases, signing_keys
 
 # The manifest's bytes are read only when asked for.
 _SELECT = sa.select(*[column for column in releases.c if column.name != "manifest"])
@@ -69,7 +69,7 @@ class SqlReleases:
         return None if row is None else _encoding(row)
 
     def highest(self, kind: str) -> tuple[int, int]:
-        """The highest (epoch, sequence) of that kind; (1, 0) when there is none."""
+        """The highest (epoch, sequence) of that kind, at least the present epoch with sequence 0."""
         query = (
             sa.select(releases.c.epoch, releases.c.sequence)
             .where(releases.c.kind == kind)
@@ -77,7 +77,8 @@ class SqlReleases:
             .limit(1)
         )
         row = self._connection.execute(query).one_or_none()
-        return (1, 0) if row is None else (int(row.epoch), int(row.sequence))
+        first = (self.ring().epoch, 0)
+        return first if row is None else max(first, (int(row.epoch), int(row.sequence)))
 
     def remove(self, release_id: str) -> None:
         """Deletes a release with its encodings; a ConflictError leaves the transaction while rollouts name it."""
@@ -98,6 +99,35 @@ class SqlReleases:
         in_force = (signing_keys.c.key_id == key_id, signing_keys.c.revoked_at.is_(None))
         done = self._connection.execute(sa.update(signing_keys).where(*in_force).values(revoked_at=now))
         return done.rowcount == 1
+
+    def ring(self) -> KeyRing:
+        """What cameras are to trust: the newest key record, or before the first one the keys in force."""
+        query = sa.select(key_records).order_by(key_records.c.serial.desc()).limit(1)
+        row = self._connection.execute(query).one_or_none()
+        if row is not None:
+            return KeyRing(row.serial, row.epoch, tuple(row.keys), tuple(row.recovery))
+        in_force = sa.select(signing_keys.c.public).where(signing_keys.c.revoked_at.is_(None))
+        return KeyRing(0, 1, tuple(sorted(self._connection.execute(in_force).scalars())), ())
+
+    def add_record(self, ring: KeyRing, record: bytes, signed_by: str, by: str, now: float) -> None:
+        """Stores a key record; a ConflictError leaves the transaction when its serial number is taken."""
+        self._connection.execute(
+            sa.insert(key_records).values(
+                serial=ring.serial,
+                epoch=ring.epoch,
+                record=record,
+                keys=list(ring.keys),
+                recovery=list(ring.recovery),
+                signed_by=signed_by,
+                added_at=now,
+                added_by=by,
+            )
+        )
+
+    def records(self) -> Mapping[int, bytes]:
+        """Key records by serial number, exactly as they were signed."""
+        rows = self._connection.execute(sa.select(key_records.c.serial, key_records.c.record))
+        return {row.serial: bytes(row.record) for row in rows}
 
     def published(self) -> Mapping[str, str]:
         """For each release with anything retained at the broker, the session in which it was published."""

@@ -76,7 +76,7 @@ def _json(value: Any) -> str | None:
 
 
 def _status(rows: Rows, body: Body, head: Head, _rest: str) -> None:
-    release = body.get("release") or {}
+    release, keys = body.get("release") or {}, body.get("keys") or {}
     rows.status.append(
         {
             "camera_id": head.camera_id,
@@ -95,6 +95,8 @@ def _status(rows: Rows, body: Body, head: Head, _rest: str) -> None:
             "release_sequence": release.get("sequence"),
             "release_epoch": release.get("epoch"),
             "trial": body.get("trial"),
+            "key_serial": keys.get("serial"),
+            "key_epoch": keys.get("epoch"),
             "storage": body.get("storage"),
             "network": body.get("network"),
             "capabilities": body.get("capabilities"),

@@ -65,6 +65,7 @@ cameras = Table(
     Column("name", String(63), nullable=False, unique=True),
     Column("created_at", Float, nullable=False),
     Column("secret_hash", String(64)),  # SHA-256 of a random 160-bit credential
+    Column("fresh_key", String(64)),  # with which answers to the camera's nonces are authenticated
     Column("note", Text, nullable=False, server_default=""),
 )
 
@@ -98,6 +99,8 @@ camera_state = Table(
     Column("release_sequence", BigInteger),
     Column("release_epoch", BigInteger),
     Column("trial", String(64)),
+    Column("key_serial", BigInteger),
+    Column("key_epoch", BigInteger),
     Column("storage", Json),
     Column("network", Json),
     Column("capabilities", Json),
@@ -348,6 +351,20 @@ signing_keys = Table(
     Column("name", String(64), nullable=False),
     Column("added_at", Float, nullable=False),
     Column("revoked_at", Float),
+)
+
+# Which keys cameras trust, record after record. Before the first one they trust those of their provisioning.
+key_records = Table(
+    "key_records",
+    metadata,
+    Column("serial", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("record", LargeBinary, nullable=False),  # signature and JSON, exactly as signed
+    Column("keys", Json, nullable=False),  # x || y in hex
+    Column("recovery", Json, nullable=False),
+    Column("signed_by", String(16), nullable=False),
+    Column("added_at", Float, nullable=False),
+    Column("added_by", String(64), nullable=False),
 )
 
 tokens = Table(

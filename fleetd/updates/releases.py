@@ -16,7 +16,7 @@ def described(manifest: bytes) -> Manifest:
 
 
 def check_key(work: UnitOfWork, release: Release) -> None:
-    """Refuses a release whose key is not accepted any more."""
+    """Refuses a release that cameras would refuse for its key or its epoch."""
     keys = work.releases.keys()
     if not any(key.key_id == release.key_id and key.revoked_at is None for key in keys):
         raise InvalidError(
@@ -24,6 +24,14 @@ def check_key(work: UnitOfWork, release: Release) -> None:
             "Nothing was changed; sign the content again with another key.",
             release=release.id,
             key=release.key_id,
+        )
+    epoch = work.releases.ring().epoch
+    if release.epoch != epoch:
+        raise InvalidError(
+            f"{release.id} was made in key epoch {release.epoch}, cameras are in epoch {epoch} and would refuse it. "
+            "Nothing was changed; push the content again, which makes a release of this epoch.",
+            release=release.id,
+            epoch=epoch,
         )
 
 

@@ -54,6 +54,8 @@ class CameraOut(BaseModel):
     generation: int | None
     release: RunningOut | None
     trial: str | None
+    key_serial: int | None
+    key_epoch: int | None
     led: LedOut | None
     storage: Mapping[str, Any] | None
     network: Mapping[str, Any] | None
@@ -99,6 +101,8 @@ class CameraOut(BaseModel):
             generation=camera.generation,
             release=running,
             trial=camera.trial,
+            key_serial=camera.key_serial,
+            key_epoch=camera.key_epoch,
             led=led,
             storage=camera.storage,
             network=camera.network,

@@ -30,6 +30,36 @@ class KeyOut(BaseModel):
     revoked_at: float | None
 
 
+class RingOut(BaseModel):
+    """What cameras are to trust. `serial` 0: no key record yet, cameras go by their provisioning."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    serial: int
+    epoch: int
+    keys: list[str]
+    recovery: list[str]
+
+
+class RecordIn(Body):
+    """A signed key record in hex. `name` is given to keys that fleetd did not know."""
+
+    record: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){77,2048}$")]
+    name: ShortLine
+
+
+@router.get("/ring")
+def ring(ota: OtaService, _: Viewer) -> RingOut:
+    """The keys that cameras are to trust, by the newest key record."""
+    return RingOut.model_validate(ota.ring())
+
+
+@router.post("/records", status_code=status.HTTP_201_CREATED)
+def add_record(body: RecordIn, ota: OtaService, actor: Admin) -> RingOut:
+    """Makes cameras and fleetd trust what a signed key record says. It is sent to every camera."""
+    return RingOut.model_validate(ota.add_record(bytes.fromhex(body.record), body.name, actor=actor))
+
+
 @router.get("")
 def list_keys(ota: OtaService, _: Viewer) -> list[KeyOut]:
     """All keys, revoked ones too."""

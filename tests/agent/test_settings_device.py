@@ -46,6 +46,9 @@ def test_everything_that_can_be_set_is_taken() -> None:
         "password": "s" * 27,
         "prefix": "site/a",
         "keys": [KEY],
+        "recovery": [KEY],
+        "key_serial": 3,
+        "key_epoch": 2,
         "wifi": {"ssid": "hall 3", "key": "secret"},
         "country": "DE",
         "ntp": "pool.ntp.org",
@@ -64,10 +67,9 @@ def test_everything_that_can_be_set_is_taken() -> None:
     }
     assert set(given_) == set(settings.FIELDS)
     found = settings.check(given_)
-    assert found["keys"] == [bytes.fromhex(KEY)]
-    assert {name: found[name] for name in given_ if name != "keys"} == {
-        name: value for name, value in given_.items() if name != "keys"
-    }
+    assert found["keys"] == found["recovery"] == [bytes.fromhex(KEY)]
+    given_["keys"] = given_["recovery"] = [bytes.fromhex(KEY)]
+    assert {name: found[name] for name in given_} == given_
 
 
 def test_tls_has_a_port_of_its_own_unless_another_is_named() -> None:

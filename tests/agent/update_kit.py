@@ -479,7 +479,8 @@ class Camera:
         self.hal = Hal()
         self.files = files or MemoryFiles()
         self.broker = broker or Broker()
-        self.keys = crypto.keyring([signer.public])
+        self.keys: dict[str, Any] = {"keys": [signer.public]}  # of config.json
+        self.ring: Any = None
         self.reports: list[dict[str, Any]] = []
         self.updater: Any = None
 
@@ -490,7 +491,8 @@ class Camera:
         """Power on: everything in memory is gone."""
         self.broker.wanted.clear()
         self.broker.waiting.clear()
-        self.updater = Updater(self.hal, self.files, self.keys, self.broker, self._report)
+        self.ring = crypto.Ring(**self.keys)
+        self.updater = Updater(self.hal, self.files, self.ring, self.broker, self._report)
         self.updater.boot()
         return self
 

@@ -64,7 +64,7 @@ def _as_agent_reads(path: Path) -> Any:
             return {"args": {}, **meant}
         case _:
             meant.pop("version", None)
-            return {"t": None, **meant}
+            return {"t": None, "keys": 0, **meant}
 
 
 @each(files("down"))

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.routing import APIRoute
 
+from fleetd.bundles.keyrecords import make_record
 from fleetd.bundles.signing import OperatorKey
 from fleetd.domain.records import Role
 from fleetd.errors import (
@@ -51,6 +52,8 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("GET", "/keys", VIEWER, None, 200),
     ("POST", "/keys", ADMIN, {"public": "{other_key}", "name": "other"}, 201),
     ("DELETE", "/keys/{spare_key_id}", ADMIN, None, 204),
+    ("GET", "/keys/ring", VIEWER, None, 200),
+    ("POST", "/keys/records", ADMIN, {"record": "{record}", "name": "ada"}, 201),
     ("GET", "/releases", VIEWER, None, 200),
     ("GET", "/releases/next", VIEWER, None, 200),
     ("POST", "/releases", OPERATOR, "upload", 201),
@@ -109,6 +112,9 @@ class Prepared:
             "command": rig.registry.send_command("cam-1", "identify", actor="rig"),
             "other_key": OperatorKey.generate().public.hex(),
             "spare_key_id": spare.key_id.hex(),
+            "record": make_record(
+                key, serial=1, epoch=1, created=1, keys=[key.public.hex()], recovery=[]
+            ).hex(),
         }
 
     def ask(self, client: httpx.Client, method: str, path: str, body: Any) -> httpx.Response:

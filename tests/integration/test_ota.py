@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from fleetd.bundles.keyrecords import make_record
 from fleetd.bundles.opening import open_bundle
 from fleetd.bundles.release import BuiltRelease, build_release
 from fleetd.bundles.signing import OperatorKey
@@ -145,6 +146,11 @@ def test_a_release_that_is_not_newer_or_whose_id_is_taken_is_refused(rig: Rig, m
     for release in (built(maker, "model-5", 6), built(maker, "other", 5), built(maker, "older", 4)):
         with pytest.raises(ConflictError, match="not newer"):
             upload(rig, release)
+    keys = [maker.public.hex()]
+    rig.ota.add_record(
+        make_record(maker, serial=1, epoch=2, created=1, keys=keys, recovery=[]), "maker", actor="ann"
+    )
+    assert rig.ota.next_release() == ("model-2.1", 2, 1)
     assert upload(rig, built(maker, "model-2.1", 1, epoch=2)) == "model-2.1"
     assert rig.ota.next_release() == ("model-2.2", 2, 2)
 

@@ -94,7 +94,7 @@ class Camera:
     def __init__(self, folder):
         self.hal = Hal()
         self.port = Port(folder)
-        self.keys = crypto.keyring([read(folder + "/key")])
+        self.ring = crypto.Ring([read(folder + "/key")])
         self.reports = []
         self.updater = None
         self.peak = 0
@@ -108,7 +108,7 @@ class Camera:
         self.reports = []
         self.updater = None
         gc.collect()
-        self.updater = Updater(self.hal, files, self.keys, self.port, self._report)
+        self.updater = Updater(self.hal, files, self.ring, self.port, self._report)
         self.updater.boot()
 
     def run(self, measure=False):
