@@ -21,6 +21,7 @@ import gc
 from camera_agent import crypto
 from camera_agent import led as led_words
 from camera_agent.commands import Commands
+from camera_agent.flight import Flight
 from camera_agent.heap import const, forget, load
 from camera_agent.led import Led
 from camera_agent.link import Link
@@ -39,7 +40,7 @@ _STRIKES = const(100)  # exceptions in a row from one part, then the camera rest
 _FRESH_HEAP_MS = const(5000)  # for the messages about it to leave
 _WORDS_MS = const(5000)  # for the last words of an agent that failed
 _ASK_MS = const(10_000)  # between two looks for a config.json
-_AWAY_MS = const(60_000)  # between two events about lost connections; each is counted in telemetry
+_REBUILD_EVERY = const(8)  # times that nobody answered at the broker's address
 _PROBLEM_CHARS = const(64)
 
 
@@ -67,8 +68,9 @@ class Agent:
         self._telemetry_at = 0
         self._refused = []  # names in the desired config that were refused
         self._fresh_heap_at = None  # when the camera restarts for one
-        self._lost_at = None  # when the connection was lost
-        self._away_told_at = -_AWAY_MS
+        self.flight = Flight(hal, self.outbox.put)
+        self.link.on_lost = self._on_lost
+        self._net_failures = 0
 
     def start(self):
         """Open storage, decide which model to use, say that the camera has started. May take some seconds, and at
@@ -189,7 +191,12 @@ class Agent:
         storage = hal.storage_info()
         storage["slot_bytes"] = known["slot_bytes"]
         network = hal.network_info()
-        network["reconnects"] = self.link.reconnects
+        link = self.link
+        network["reconnects"] = link.reconnects
+        network["failed"] = link.failed
+        network["kicked"] = link.kicked
+        network["dead"] = link.dead
+        network["resets"] = self.flight.resets
         return {
             "reset": hal.reset_cause(),
             "agent": VERSION,
@@ -276,18 +283,20 @@ class Agent:
                 self.link.publish_status()
             self._told = now_true
 
+    def _on_lost(self, reason, detail):
+        self.flight.note(reason, detail)
+        if self.flight.unreached and self.flight.unreached % _REBUILD_EVERY == 0:
+            self.hal.network_rebuild()
+
     def _note_absence(self, now):
-        """An event when the connection is back after it was lost."""
-        link = self.link
-        if not link.connected:
-            if self._lost_at is None and link.connects:
-                self._lost_at = now
-        elif self._lost_at is not None:
-            if now - self._away_told_at >= _AWAY_MS:
-                self._away_told_at = now
-                text = "%s; away for %d s" % (link.last_error, (now - self._lost_at) // 1000)
-                self.outbox.put("event", {"kind": "connection-lost", "text": text})
-            self._lost_at = None
+        """Let the flight recorder see what the network does."""
+        if not self.link.connected:
+            failures, word, detail = self.hal.network_trouble()
+            if failures != self._net_failures and word:
+                self.hal.say("fleetd agent: %s (%s)" % (word, detail))
+                self.flight.note(word, detail)
+            self._net_failures = failures
+        self.flight.step(now, self.link.connected)
 
     def _send_telemetry(self, now):
         hal = self.hal
@@ -312,6 +321,10 @@ class Agent:
                 self.is_over = True
         elif self._fresh_heap_at is not None:
             self.is_over = now >= self._fresh_heap_at or len(self.outbox) == 0
+        elif self.flight.is_stuck(now, self.link.state != "no-network", self.settings["offline_reset_s"]):
+            if not self._is_on_trial():
+                self.flight.keep()
+                self.is_over = True
         elif self.vision.wants_fresh_heap:
             self._fresh_heap_at = now + _FRESH_HEAP_MS
             self.outbox.put("event", {"kind": "restart", "text": "a model needs memory in one piece"})

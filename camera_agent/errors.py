@@ -16,12 +16,11 @@ class AgentError(Exception):
 
 
 class StreamError(OSError):
-    """No connection came about, or it is gone. `why` is a word of docs/cameras.md, `detail` says more or is None."""
+    """No connection came about, or it is gone. `why` is a word of docs/cameras.md; its text says more."""
 
-    def __init__(self, why, detail=None):
-        super().__init__(why)
+    def __init__(self, why, said=None):
+        super().__init__(said or why)
         self.why = why
-        self.detail = detail
 
 
 class StorageError(AgentError):

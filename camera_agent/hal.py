@@ -27,7 +27,7 @@ _UNIX_2000 = const(946_684_800)  # what ports that count from 2000 are short of
 _NTP_WAIT_MS = const(1000)
 _NTP_EVERY_MS = const(6 * 3_600_000)
 _NTP_AGAIN_MS = const(300_000)
-_NOTE_BYTES = const(64)
+_NOTE_BYTES = const(256)
 _STM32_WATCHDOG_MS = const(32_000)  # its counter ends at 32.7 s
 # Names differ between ports, and so do the numbers behind them; numbers count only where a port has no name for them.
 _CAUSES = (
@@ -183,6 +183,14 @@ class Hal:
         """For `up/status`."""
         return self._net.info()
 
+    def network_trouble(self):
+        """(number of failed tries, why the last one failed, what the driver said)."""
+        return self._net.failures, self._net.error, self._net.detail
+
+    def network_rebuild(self):
+        """A new interface object: the link is there, but leads nowhere."""
+        self._net.rebuild()
+
     def open_socket(self, host, port, timeout_ms):
         """A Stream, in TLS when the settings say so. Raises StreamError."""
         if self._tls and self._secure is None:
@@ -191,7 +199,8 @@ class Hal:
                 forget("clock")
             self._secure = load("secure").Secure(self._tls, host)
             self._tls["ca"] = ""  # the context has it now
-        return open_stream(host, port, timeout_ms, self, self._secure)
+        wrap = load("winc").Socket if self._net.is_winc else None
+        return open_stream(host, port, timeout_ms, self, self._secure, wrap)
 
     # --- LED ----------------------------------------------------------------------------------------------
 
@@ -287,16 +296,16 @@ class Hal:
         free = self.storage_info().get("free", 0)
         return regions.open_files(self._storage, free, slot_bytes, self.feed)
 
-    def keep(self, text):
+    def keep(self, text, name="note"):
         """Keep a short text over a restart. Raises OSError."""
-        path = self._storage + "/fleet/note.bin"
+        path = "%s/fleet/%s.bin" % (self._storage, name)
         with open(path, "r+b" if _exists(path) else "wb") as file:
-            file.write((text + " " * _NOTE_BYTES)[:_NOTE_BYTES].encode())
+            file.write((text.encode() + b" " * _NOTE_BYTES)[:_NOTE_BYTES])
 
-    def kept(self):
+    def kept(self, name="note"):
         """What was kept, or ""."""
         try:
-            with open(self._storage + "/fleet/note.bin", "rb") as file:
+            with open("%s/fleet/%s.bin" % (self._storage, name), "rb") as file:
                 return str(file.read(_NOTE_BYTES), "utf-8").strip()
         except (OSError, UnicodeError):
             return ""

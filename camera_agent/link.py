@@ -33,6 +33,7 @@ Handlers, by kind. They run inside `step()`; they may call `want`, `unwant`, `pu
     link.publish_status()  put a fresh status into the outbox (after a change of slots, release, ...)
     link.fleetd_online     True, False or None (not heard since the last connect)
     link.last_error        short reason why the last connection ended, or None
+    link.on_lost           f(reason, detail): a connection ended, or did not come about
     link.stats()           dict of counters
     link.close(timeout_ms) status with online false, then DISCONNECT; blocks until the broker has the status or
                            the time is up; afterwards `step` does nothing
@@ -83,6 +84,7 @@ class Link:
         self._to_add = []
         self._to_drop = []
         self.handlers = {}
+        self.on_lost = None
         self.state = "waiting"
         self.fleetd_online = None
         self.fleetd_instance = None
@@ -168,7 +170,7 @@ class Link:
         try:
             return self._advance(now)
         except mqtt.MqttError as error:
-            self._lost(error.reason, self._hal.ticks_ms())
+            self._lost(error.reason, self._hal.ticks_ms(), error.detail)
             return True
 
     def _advance(self, now):
@@ -196,7 +198,7 @@ class Link:
         try:
             self._stream = self._hal.open_socket(self._host, self._port, self._timeout_ms)
         except OSError as error:
-            raise mqtt.MqttError(getattr(error, "why", "connect-failed")) from None
+            raise mqtt.MqttError(getattr(error, "why", "connect-failed"), str(error)) from None
         self._mqtt.start(
             self._stream,
             self._hal.ticks_ms(),
@@ -207,8 +209,10 @@ class Link:
             protocol.will(self._outbox.boot),
         )
 
-    def _lost(self, reason, now):
+    def _lost(self, reason, now, detail=None):
         self.last_error = reason
+        if self.on_lost is not None:
+            self.on_lost(reason, detail)
         was_connected = self._mqtt.connected
         self._close_stream()
         self.state = "waiting"

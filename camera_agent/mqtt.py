@@ -180,7 +180,7 @@ class Client:
         try:
             self._stream.write(data)
         except OSError as error:
-            raise MqttError(getattr(error, "why", "write-failed")) from None
+            raise MqttError(getattr(error, "why", "write-failed"), str(error)) from None
         self._sent = now
 
     # --- receiving --------------------------------------------------------------------------------------

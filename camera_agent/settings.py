@@ -23,6 +23,7 @@ _FILE_BYTES = const(8192)
 _KEYS = const(8)
 _CA_CHARS = const(4096)
 _TLS_PORT = const(8883)
+_OFFLINE_LEAST_S = const(300)
 _OUTBOX_LEAST = const(2048)
 
 
@@ -96,6 +97,7 @@ FIELDS = {
     "outbox_messages": (between(8, 10_000), 64),
     "outbox_bytes": (between(_OUTBOX_LEAST, 16_777_216), 24_576),
     "connect_timeout_ms": (between(200, 10_000), 2000),
+    "offline_reset_s": (between(0, 604_800), 3600),
     "slot_bytes": (between(49_152, protocol.CONTENT_BYTES + 12_288), None),
     "watchdog_s": (between(0, 128), 60),
     "debug": (is_flag, False),
@@ -138,6 +140,8 @@ def check(found):
         raise SettingsError("config-invalid", "user: it has to be the camera's name")
     if 0 < settings["watchdog_s"] < 30:
         raise SettingsError("config-invalid", "watchdog_s: 0 (none) or at least 30")
+    if 0 < settings["offline_reset_s"] < _OFFLINE_LEAST_S:
+        raise SettingsError("config-invalid", "offline_reset_s: 0 (never) or at least %d" % _OFFLINE_LEAST_S)
     if settings["tls"] and "port" not in found:
         settings["port"] = _TLS_PORT
     for name in ("keys", "recovery"):

@@ -111,7 +111,13 @@ class Network(TypedDict):
     kind: Word
     ip: NotRequired[Word]
     rssi: NotRequired[Number]
-    reconnects: NotRequired[Count]
+    reconnects: NotRequired[Count]  # connections after the first one, since boot, like all that follow
+    failed: NotRequired[Count]  # no connection came about
+    kicked: NotRequired[Count]  # ended by the broker within ten seconds
+    dead: NotRequired[Count]  # noticed by silence
+    joins: NotRequired[Count]  # times that the camera asked to join the WiFi
+    rebuilds: NotRequired[Count]  # ... or made a new interface object
+    resets: NotRequired[Count]  # restarts in a row because there was no connection
 
 
 class Status(Envelope):

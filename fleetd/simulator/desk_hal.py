@@ -147,6 +147,13 @@ class DeskHal:
         """Loopback."""
         return {"kind": "desk", "ip": "127.0.0.1"}
 
+    def network_trouble(self) -> tuple[int, str | None, str | None]:
+        """The desk's network has none of its own."""
+        return 0, None, None
+
+    def network_rebuild(self) -> None:
+        """There is no radio to start anew."""
+
     def open_socket(self, host: str, port: int, timeout_ms: int) -> Any:
         """The agent's own stream over a real socket."""
         if self._tls and self._secure is None:
@@ -196,14 +203,14 @@ class DeskHal:
         wanted = None if self.faults.full_disk else (slot_bytes or SLOT_BYTES)
         return regions.open_files(str(self._folder), free, wanted, self.feed)
 
-    def keep(self, text: str) -> None:
+    def keep(self, text: str, name: str = "note") -> None:
         """Keep a short text over a restart."""
-        (self._folder / "note").write_text(text, encoding="utf-8")
+        (self._folder / name).write_text(text, encoding="utf-8")
 
-    def kept(self) -> str:
+    def kept(self, name: str = "note") -> str:
         """What was kept, or nothing."""
         try:
-            return (self._folder / "note").read_text(encoding="utf-8")
+            return (self._folder / name).read_text(encoding="utf-8")
         except OSError:
             return ""
 

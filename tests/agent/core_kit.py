@@ -101,7 +101,9 @@ class CoreHal(FakeHal):
         self.leds: list[tuple[str, str]] = []
         self.fed = 0
         self.said: list[str] = []
-        self.note = ""
+        self.notes: dict[str, str] = {}
+        self.trouble: tuple[int, str | None, str | None] = (0, None, None)
+        self.rebuilds = 0
         self.on_sleep: Callable[[], None] = lambda: None
 
     def configure(self, settings: Any) -> None:
@@ -157,11 +159,17 @@ class CoreHal(FakeHal):
     def open_regions(self, slot_bytes: int | None) -> MemoryFiles:
         return self.files
 
-    def keep(self, text: str) -> None:
-        self.note = text
+    def keep(self, text: str, name: str = "note") -> None:
+        self.notes[name] = text
 
-    def kept(self) -> str:
-        return self.note
+    def kept(self, name: str = "note") -> str:
+        return self.notes.get(name, "")
+
+    def network_trouble(self) -> tuple[int, str | None, str | None]:
+        return self.trouble
+
+    def network_rebuild(self) -> None:
+        self.rebuilds += 1
 
     def prepare(self, width: int, height: int, channels: int) -> None:
         self.prepared = (width, height, channels)

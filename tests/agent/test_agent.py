@@ -51,7 +51,16 @@ def test_a_camera_says_that_it_started_what_it_is_and_what_its_led_shows() -> No
         "total": 4_000_000,
         "slot_bytes": 65536,
     }
-    assert status["network"] == {"kind": "wifi", "ip": "10.0.0.7", "rssi": -61, "reconnects": 0}
+    assert status["network"] == {
+        "kind": "wifi",
+        "ip": "10.0.0.7",
+        "rssi": -61,
+        "reconnects": 0,
+        "failed": 0,
+        "kicked": 0,
+        "dead": 0,
+        "resets": 0,
+    }
     assert "watchdog" in status["capabilities"]
     assert bench.sent("led")[-1]["reason"] == "no-model"
     validate(bench)
@@ -174,8 +183,74 @@ def test_a_lost_connection_is_told_when_it_is_back_and_not_too_often() -> None:
         bench.hal.network = True
         bench.run(12)
     lost = [event for event in bench.sent("event") if event["kind"] == "connection-lost"]
-    assert [event["text"] for event in lost] == ["network-lost; away for 10 s"] * 2
+    assert [event["text"] for event in lost] == [
+        "away for 10 s: network-lost",
+        "away for 30 s: network-lost x3",
+    ]
     assert bench.agent.link.reconnects == 4
+
+
+def test_what_the_radio_said_meanwhile_is_told_once_it_is_back() -> None:
+    bench = Bench()
+    bench.hal.network = False
+    bench.start().run(2)
+    for n in range(1, 4):
+        bench.hal.trouble = (n, "wrong-key", None)
+        bench.run(20)
+    bench.hal.trouble = (4, "no-address", None)
+    bench.run(20)
+    bench.hal.network = True
+    [event] = [event for event in bench.run(5).sent("event") if event["kind"] == "connection-lost"]
+    assert event["text"] == "not connected for 82 s after the start: wrong-key x3, no-address"
+    assert any("wrong-key" in line for line in bench.hal.said), "who sits at the REPL sees it at once"
+
+
+def coarsely(bench: Bench, seconds: int) -> None:
+    """So many seconds in steps of one: for what takes hours."""
+    until = bench.hal.now + 1000 * seconds
+    while bench.hal.now < until and not bench.agent.is_over:
+        bench.hal.now += 1000
+        bench.agent.step()
+
+
+def test_a_broker_that_nobody_finds_costs_the_radio_a_new_start_now_and_then() -> None:
+    bench = Bench().start().run(5)
+    bench.broker.accepts = False
+    bench.broker.streams[-1].broken = True
+    coarsely(bench, 600)
+    assert bench.hal.rebuilds >= 1
+    assert not bench.agent.is_over, "the broker's absence is no reason to restart"
+    bench.broker.accepts = True
+    [event] = [event for event in bench.run(90).sent("event") if event["kind"] == "connection-lost"]
+    assert "connect-failed" in event["text"]
+
+
+def test_a_camera_without_a_network_for_an_hour_restarts_and_tells_why_afterwards() -> None:
+    bench = Bench().start().install(model_release("m-1")).run(12)
+    bench.hal.network = False
+    bench.hal.trouble = (1, "no-such-network", None)
+    coarsely(bench, 3500)
+    assert not bench.agent.is_over
+    coarsely(bench, 200)
+    assert bench.agent.is_over
+    again = bench.reboot()
+    coarsely(again, 3700)
+    assert not again.agent.is_over, "the second time it waits twice as long"
+    bench.hal.network = True
+    again.run(10)
+    assert again.status()["network"]["resets"] == 1
+    [event] = [event for event in again.sent("event") if event["kind"] == "connection-lost"]
+    assert "before the restart: " in event["text"]
+    assert "no-such-network (it is out of reach or 5 GHz only" in event["text"]
+    assert again.reboot().run(5).status()["network"]["resets"] == 0
+
+
+def test_no_restart_for_the_network_while_a_model_is_on_trial() -> None:
+    bench = Bench(offline_reset_s=300).start()
+    bench.agent._is_on_trial = lambda: True
+    bench.hal.network = False
+    coarsely(bench, 900)
+    assert not bench.agent.is_over
 
 
 # --- what fails -------------------------------------------------------------------------------------------

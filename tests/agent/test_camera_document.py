@@ -47,7 +47,7 @@ def test_every_reason_why_a_model_cannot_be_used_is_explained() -> None:
 
 
 def test_every_event_is_explained_and_no_other() -> None:
-    assert words(r'"kind": "([a-z-]+)"', "agent", "trouble") == explained("Events")
+    assert words(r'"kind": "([a-z-]+)"', "agent", "flight", "trouble") == explained("Events")
 
 
 def test_every_refusal_of_the_settings_is_explained_and_no_other() -> None:
@@ -68,6 +68,7 @@ def test_every_reason_for_a_missing_connection_is_explained_and_no_other() -> No
         "refused",
         "write-failed",
     }
+    reasons |= words(r'(?:_fail\(|or \(|else |: |return )"([a-z]+(?:-[a-z]+)+)"', "netif", "winc")
     section = DOCUMENT.split("### Why there is no connection")[1].split("\n##")[0]
     listed = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))))
     assert reasons == listed

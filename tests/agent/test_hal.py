@@ -206,9 +206,9 @@ class Nic:
     def ifconfig(self) -> tuple[str, ...]:
         return (self.network.address, "255.255.255.0", "10.0.0.1", "10.0.0.1")
 
-    def status(self, what: str) -> int:
-        assert what == "rssi"
-        return -61
+    def status(self, what: str | None = None) -> int:
+        assert what in (None, "rssi")
+        return self.network.word if what is None else -61
 
 
 class Network:
@@ -220,6 +220,7 @@ class Network:
         self.nics: list[Nic] = []
         self.up = False
         self.address = "10.0.0.7"
+        self.word = 1  # what status() says
         self.fails: Exception | None = None
         self.named: list[str] = []
         self.WLAN = lambda mode: Nic(self, mode)
@@ -261,7 +262,8 @@ def test_wifi_is_joined_once_and_known_by_its_address(monkeypatch: pytest.Monkey
     (nic,) = network.nics
     assert nic.calls == [("active", True), ("connect", "hall 3", "secret")]
     assert network.named == ["DE", "cam-01"]
-    assert joining.net.info() == {"kind": "wifi", "ip": "10.0.0.7", "rssi": -61}
+    known = joining.net.info()
+    assert known == {"kind": "wifi", "ip": "10.0.0.7", "rssi": -61, "joins": 1, "rebuilds": 0}
     assert joining.net.error is None
 
 
@@ -274,9 +276,105 @@ def test_an_open_network_is_joined_without_a_key(monkeypatch: pytest.MonkeyPatch
 def test_a_join_that_does_not_succeed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network()
     Joining(monkeypatch, network, wifi=WIFI).run(70)
-    joins = [call for call in network.nics[0].calls if call[0] == "connect"]
+    joins = [call for nic in network.nics for call in nic.calls if call[0] == "connect"]
     assert len(joins) == 4
     assert ("disconnect",) in network.nics[0].calls
+
+
+def test_after_three_tries_the_radio_is_switched_off_and_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network()
+    joining = Joining(monkeypatch, network, wifi=WIFI)
+    joining.run(200)
+    assert len(network.nics) == 4
+    assert network.nics[0].calls[-1] == ("active", False)
+    assert (joining.net.rebuilds, joining.net.failures) == (3, 9)
+    network.up = True
+    assert joining.run(21)
+    joining.net.rebuild()
+    assert joining.run(1), "asked for from outside it is back at once"
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [(-3, "wrong-key"), (-2, "no-such-network"), (-1, "join-failed"), (1, "join-failed"), (2, "no-address")],
+)
+def test_why_the_wifi_was_not_joined_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, word: int, reason: str
+) -> None:
+    network = Network()
+    network.word = word
+    joining = Joining(monkeypatch, network, wifi=WIFI)
+    assert not joining.run(21)
+    assert joining.net.error == reason
+    network.up = True
+    assert joining.run(2)
+    assert joining.net.error is None
+
+
+@pytest.mark.parametrize(("word", "reason"), [(0, "no-cable"), (2, "no-address")])
+def test_a_cable_is_told_from_an_address(monkeypatch: pytest.MonkeyPatch, word: int, reason: str) -> None:
+    network = Network(lan=True)
+    network.word = word
+    joining = Joining(monkeypatch, network)
+    joining.run(21)
+    assert joining.net.error == reason
+
+
+class Winc(Nic):
+    """The shield: joining blocks and raises, and there is no status."""
+
+    status = None  # type: ignore[assignment]  # it has none
+
+    def connect(self, *args: str) -> None:
+        super().connect(*args)
+        if args != ("hall 3", "secret"):
+            raise OSError("could not connect")
+        self.network.up = True
+
+    def scan(self) -> list[tuple[Any, ...]]:
+        if self.network.fails:
+            raise self.network.fails
+        return [(b"elsewhere", b"", 1, -80, 2, 1), (b"hall 3", b"", 6, -60, 2, 1)]
+
+    def rssi(self) -> int:
+        return -60
+
+
+def shield() -> Network:
+    network = Network()
+    network.WINC = lambda: Winc(network)  # type: ignore[attr-defined]  # not every firmware has it
+    return network
+
+
+def test_the_winc_shield_is_joined_and_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = shield()
+    joining = Joining(monkeypatch, network, wifi=WIFI)
+    assert joining.run(2)
+    assert joining.net.is_winc
+    assert joining.net.info()["rssi"] == -60
+
+
+@pytest.mark.parametrize(
+    ("wifi", "reason"),
+    [({"ssid": "hall 3", "key": "wrong"}, "wrong-key"), ({"ssid": "5GHz", "key": "x"}, "no-such-network")],
+)
+def test_the_winc_shield_tells_a_wrong_key_from_a_missing_network(
+    monkeypatch: pytest.MonkeyPatch, wifi: dict[str, str], reason: str
+) -> None:
+    joining = Joining(monkeypatch, shield(), wifi=wifi)
+    joining.run(25)
+    assert joining.net.error == reason
+
+
+def test_a_wedged_winc_shield_gets_a_new_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = shield()
+    network.fails = OSError(22)
+    joining = Joining(monkeypatch, network, wifi=WIFI)
+    joining.run(45)
+    assert joining.net.error == "radio-error"
+    assert len(network.nics) >= 2
+    network.fails = None
+    assert joining.run(45)
 
 
 def test_a_link_without_an_address_is_no_link(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +405,8 @@ def test_a_radio_that_raises_gets_a_new_object_after_a_while(monkeypatch: pytest
     joining = Joining(monkeypatch, network, wifi=WIFI)
     joining.run(50)
     assert 2 <= len(network.nics) <= 4
-    assert "22" in str(joining.net.error)
+    assert joining.net.error == "radio-error"
+    assert "22" in str(joining.net.detail)
     network.fails = None
     network.up = True
     assert joining.run(25)
@@ -319,7 +418,7 @@ def test_without_wifi_in_the_settings_ethernet_is_used(monkeypatch: pytest.Monke
     joining = Joining(monkeypatch, network)
     assert joining.run(1)
     assert network.nics[0].calls == [("active", True)]
-    assert joining.net.info() == {"kind": "ethernet", "ip": "10.0.0.7"}
+    assert joining.net.info() == {"kind": "ethernet", "ip": "10.0.0.7", "joins": 0, "rebuilds": 0}
 
 
 @pytest.mark.parametrize("network", [None, Network()])
@@ -328,8 +427,9 @@ def test_a_board_without_any_way_out_says_so(
 ) -> None:
     joining = Joining(monkeypatch, network)
     assert not joining.run(60)
-    assert joining.net.error
-    assert joining.net.info() == {"kind": "ethernet"}
+    assert joining.net.error == "radio-error"
+    assert "network" in joining.net.detail or "wifi" in joining.net.detail
+    assert joining.net.info()["kind"] == "ethernet"
 
 
 # --- image sensor -----------------------------------------------------------------------------------------
@@ -919,7 +1019,7 @@ def test_a_short_text_is_kept_over_a_restart(board: Board) -> None:
     made.keep("a-long-command-id-0123456789")
     made.keep("r-2")
     assert board.hal().kept() == "r-2"
-    assert (board.folder / "fleet" / "note.bin").stat().st_size == 64
+    assert (board.folder / "fleet" / "note.bin").stat().st_size == 256
 
 
 def test_a_restart_leaves_nothing_unwritten(board: Board) -> None:
