@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.brokers import AmqttProcess, BrokerProcess, Mosquitto
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("fleetd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fleetd")
 
 # What is set in somebody's shell must not change what a test sees. Tools may be pointed at.
 for _name in [name for name in os.environ if name.startswith("FLEETD_") and name != "FLEETD_TOOLS"]:

@@ -34,7 +34,7 @@ def run_device(
     script: Path,
     *args: str,
     heapsize: str = "128k",
-    timeout: float = 60.0,
+    timeout: float = 180.0,
     env: Mapping[str, str] | None = None,
     paths: Sequence[Path] = (),
 ) -> subprocess.CompletedProcess[str]:

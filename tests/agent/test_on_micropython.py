@@ -269,7 +269,7 @@ class Board:
         """Everything it has printed."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
         """Until the condition holds; fails at once when the board's process ends."""
         deadline = time.monotonic() + seconds
         while not condition():

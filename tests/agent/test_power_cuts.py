@@ -194,7 +194,7 @@ def test_on_fat_a_cut_inside_any_flash_block_leaves_a_mountable_volume_and_a_mod
         str(stride),
         *named,
         heapsize="64m",
-        timeout=240,
+        timeout=550,
     )
     words = done.stdout.split()
     assert int(words[1]) >= 50

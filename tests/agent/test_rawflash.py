@@ -446,7 +446,7 @@ def test_on_micropython_a_cut_leaves_the_old_or_the_new_model(
     script = DEVICE / "check_raw_cuts.py"
     heap = "4m" if erase == 4096 else "16m"  # the flash is in it
     words = [str(tmp_path), flavour, str(erase), str(stride), *named]
-    done = run_device(arch, script, *words, heapsize=heap, timeout=240, paths=[Path(__file__).parent])
+    done = run_device(arch, script, *words, heapsize=heap, timeout=550, paths=[Path(__file__).parent])
     said = done.stdout.split()
     assert int(said[1]) > 60
     assert said[2:] == ["none", "0", "stuck", "0"]

@@ -261,7 +261,7 @@ def camera(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[VirtualCamera]:
         assert not made.alive
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"no {what} in {seconds} s"

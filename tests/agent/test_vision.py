@@ -37,6 +37,7 @@ class Choice:
         self.slot = "a"
         self.content = Content(made.content)
         self.files = files_of(made.blob)
+        self.golden = None
 
 
 def files_of(blob: bytes) -> list[dict[str, Any]]:

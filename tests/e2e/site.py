@@ -24,7 +24,7 @@ from tests.brokers import Mosquitto
 PREFIX = "fleet/v1"
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0, what: str = "it") -> None:
+def until(condition: Callable[[], bool], seconds: float = 90.0, what: str = "it") -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen"

@@ -19,7 +19,7 @@ FILTER = "fleet/v1/+/up/#"
 STATUS = "fleet/v1/_fleetd/status"
 
 
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"

@@ -55,7 +55,7 @@ def client(port: int, name: str, *, clean: bool = True) -> Iterator[tuple[paho.C
         made.loop_stop()
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -59,7 +59,7 @@ def stored(store: SqlStore) -> list[str]:
     return [row["label"] for row in rows][::-1]
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
