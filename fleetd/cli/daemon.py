@@ -32,9 +32,10 @@ _PASSWORD = re.compile(r"(://[^:@/]*:).*@")  # in a database URL
 @app.command()
 def serve(config: Config = None) -> None:
     """Runs the service until SIGTERM or Ctrl-C. Without any settings it is a trial on this machine."""
-    from fleetd.app import run  # noqa: PLC0415  # `--help` must not load a database and two brokers
-
     settings = _settings(config)
+    # Neither `--help` nor a wrong setting shall load a database and two brokers first.
+    from fleetd.app import run  # noqa: PLC0415
+
     stopping = threading.Event()
     _stop_on_signal(stopping)
     run(settings, stopping)
