@@ -50,8 +50,8 @@ migration: $(VENV)/.dev ## Write the next migration (WHY="Cameras have a site")
 setup: $(VENV)/.dev tools ## All that development needs, without running anything
 
 .PHONY: tools
-tools: $(VENV)/.made ## Fetch MicroPython and mosquitto for the tests (Debian packages, no root)
-	@$(BIN)/python scripts/get_debian.py micropython mosquitto
+tools: $(VENV)/.made ## Fetch MicroPython, mosquitto and PostgreSQL for the tests (Debian packages, no root)
+	@$(BIN)/python scripts/get_debian.py micropython mosquitto postgresql
 
 .PHONY: clean
 clean: ## Remove what make has made; what fleetd has stored stays

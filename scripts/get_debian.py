@@ -25,6 +25,8 @@ KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
 APT_TIMEOUT = 600  # seconds for one apt call
 # Daemons live outside the PATH of an ordinary user.
 SYSTEM_FOLDERS = ("/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin")
+# Debian keeps every version of this server in a folder of its own.
+SERVER_FOLDERS = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
 
 
 class MissingError(Exception):
@@ -40,6 +42,7 @@ class Tool:
     suite: str | None  # Debian release; None: the one that this machine runs
     arch: str | None  # Debian architecture; None: this machine's
     by_hand: str  # what to do where there is no Debian
+    inner: tuple[str, ...] = ()  # names of programs that others of the packages start, where they expect them
 
     def folder(self) -> str:
         """Name of the unpacked folder below `.tools/`."""
@@ -71,6 +74,25 @@ TOOLS_BY_NAME: Mapping[str, tuple[Tool, ...]] = {
             by_hand="install mosquitto 2.0 or newer with its clients (for example: brew install mosquitto)",
         ),
     ),
+    "postgresql": (
+        Tool(
+            packages=("postgresql-15",),
+            programs={name: f"usr/lib/postgresql/15/bin/{name}" for name in ("postgres", "initdb")},
+            suite="bookworm",
+            arch=None,
+            by_hand="install PostgreSQL 14 or newer (for example: brew install postgresql)",
+            inner=("postgres",),
+        ),
+    ),
+    "strace": (
+        Tool(
+            packages=("strace",),
+            programs={"strace": "usr/bin/strace"},
+            suite=None,
+            arch=None,
+            by_hand="install strace; only `make faults` needs it, and only Linux has it",
+        ),
+    ),
 }
 
 
@@ -78,7 +100,7 @@ def on_this_machine(program: str, tools: Path) -> str | None:
     """Where the machine itself has the program, or None. Our own wrappers do not count."""
     own = (tools / "bin").resolve()
     folders = [f for f in os.environ.get("PATH", "").split(os.pathsep) if f and Path(f).resolve() != own]
-    return shutil.which(program, path=os.pathsep.join([*folders, *SYSTEM_FOLDERS]))
+    return shutil.which(program, path=os.pathsep.join([*folders, *SYSTEM_FOLDERS, *SERVER_FOLDERS]))
 
 
 def fetch(tool: Tool, tools: Path) -> None:
@@ -101,9 +123,11 @@ def fetch(tool: Tool, tools: Path) -> None:
         with _scratch(tools) as scratch:
             root = _unpack(tool, scratch)
             _make_relative(root)
+            for name in tool.inner:
+                _wrap_inside(root, tool.programs[name])
             root.rename(final)
     for name, inside in missing.items():
-        _write_wrapper(tools / "bin" / name, final, inside)
+        _write_wrapper(tools / "bin" / name, final, f"{inside}.real" if name in tool.inner else inside)
         print(f"{name}: {tools / 'bin' / name}")
 
 
@@ -239,6 +263,25 @@ def _make_relative(root: Path) -> None:
 
 def _write_wrapper(wrapper: Path, root: Path, inside: str) -> None:
     """A script that starts `inside` with the loader and libraries of `root`, wherever the repository lies."""
+    wrapper.parent.mkdir(parents=True, exist_ok=True)
+    draft = wrapper.with_suffix(f".{os.getpid()}.new")
+    draft.write_text(_script(root, inside, f"${{0%/*}}/../{root.name}"))
+    draft.chmod(0o755)
+    draft.replace(wrapper)
+
+
+def _wrap_inside(root: Path, inside: str) -> None:
+    """Puts such a script in the program's own place; the program itself is beside it, named `.real`."""
+    place = root / inside
+    place.rename(place.with_name(f"{place.name}.real"))
+    place.write_text(
+        _script(root, f"{inside}.real", "${0%/*}/" + "../" * (len(Path(inside).parts) - 1) + ".")
+    )
+    place.chmod(0o755)
+
+
+def _script(root: Path, inside: str, here: str) -> str:
+    """Starts `inside`; `here` is how the script finds the folder `root`."""
     loader = next((p for p in sorted(root.glob("**/ld-linux*.so.*")) if not p.is_symlink()), None)
     if loader is None or not (root / inside).exists():
         shutil.rmtree(root, ignore_errors=True)
@@ -246,18 +289,12 @@ def _write_wrapper(wrapper: Path, root: Path, inside: str) -> None:
     libraries = sorted(
         {p.parent.relative_to(root) for p in root.glob("**/lib*.so.*") if "-linux-gnu" in p.parent.name}
     )
-    here = f"${{0%/*}}/../{root.name}"
     paths = ":".join(f"$here/{folder}" for folder in libraries)
-    script = (
+    return (
         "#!/bin/sh\n# Written by scripts/get_debian.py.\n"
         f'here="{here}"\n'
         f'exec "$here/{loader.relative_to(root)}" --library-path "{paths}" "$here/{inside}" "$@"\n'
     )
-    wrapper.parent.mkdir(parents=True, exist_ok=True)
-    draft = wrapper.with_suffix(f".{os.getpid()}.new")
-    draft.write_text(script)
-    draft.chmod(0o755)
-    draft.replace(wrapper)
 
 
 @contextlib.contextmanager

@@ -92,6 +92,10 @@ class Ranges:
         self.__init__([(start, low - 1), *pairs])  # type: ignore[misc]  # rebuilding is the simplest merge
         return len(self) - before
 
+    def many(self, most: int = MAX_RANGES) -> bool:
+        """Whether `bound` has something to do."""
+        return len(self._firsts) > most
+
     def bound(self, most: int = MAX_RANGES) -> int:
         """Closes the oldest gaps until at most `most` ranges are left; answers how many numbers that took."""
         closed = 0

@@ -2,7 +2,7 @@
 
 SQLite runs in WAL mode with `synchronous=FULL`: what was committed survives a power cut, which is what an
 acknowledgement promises. Writers take turns (`BEGIN IMMEDIATE`, and a lock inside this process so that
-waiting is not polling); readers never wait.
+waiting is not polling); readers never wait. On PostgreSQL services take turns too; landing goes beside them.
 """
 
 import os
@@ -18,6 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 
 from fleetd.errors import ConflictError, SettingsError, StoreError
+from fleetd.store import postgres
 from fleetd.store.access import SqlAccess
 from fleetd.store.cameras import SqlCameras
 from fleetd.store.commands import SqlCommands
@@ -90,8 +91,20 @@ class SqlStore:
             if self.url.database and self.url.database != ":memory:":
                 options["max_overflow"] = SQLITE_CONNECTIONS - 5  # 5 are kept open
                 _make_private_file(Path(self.url.database))
+        elif self.url.get_backend_name() == "postgresql":
+            options = postgres.options(self.url)
+        else:
+            raise SettingsError(
+                f"fleetd keeps its data in SQLite or PostgreSQL, not in {self.url.get_backend_name()}. "
+                "Examples: sqlite:///fleetd-data/fleet.db, postgresql+psycopg://user:password@host:5432/fleet"
+            )
         try:
             self.engine = sa.create_engine(self.url, **options)
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"The database {self.url.render_as_string()} needs a driver that is not installed: "
+                "pip install 'fleetd[postgres]'"
+            ) from error
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise SettingsError(
                 f"The database {self.url.render_as_string()} cannot be used: {error}"
@@ -100,18 +113,25 @@ class SqlStore:
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "connect", postgres.prepare)
 
     @contextmanager
-    def connect(self, *, write: bool) -> Iterator[sa.Connection]:
-        """A connection inside one transaction; database errors leave as errors of ours."""
+    def connect(self, *, write: bool, alone: bool = True) -> Iterator[sa.Connection]:
+        """A connection inside one transaction; database errors leave as errors of ours.
+
+        Writers take turns unless they say `alone=False`, which PostgreSQL heeds: they lock the rows they change.
+        """
         lock = self._writing if write and self.is_sqlite else None
         if lock is not None and not lock.acquire(timeout=SQLITE_BUSY_SECONDS):
             raise StoreError("The database is busy with another write for too long. Nothing was changed.")
         try:
             with (
-                self.engine.connect().execution_options(fleetd_write=write) as connection,
+                self.engine.connect().execution_options(**self._manner(write)) as connection,
                 connection.begin(),
             ):
+                if write and alone and not self.is_sqlite:
+                    postgres.take_turn(connection)
                 yield connection
         except sa.exc.IntegrityError as error:
             raise ConflictError(
@@ -121,15 +141,22 @@ class SqlStore:
             raise StoreError(
                 "All connections to the database are in use for too long. Nothing was changed; try again."
             ) from error
-        except (sa.exc.DataError, sa.exc.ProgrammingError, sa.exc.NotSupportedError):
-            raise  # what was to be written is wrong, not the database
         except sa.exc.DBAPIError as error:
+            wrong = (sa.exc.DataError, sa.exc.ProgrammingError, sa.exc.NotSupportedError)
+            if isinstance(error, wrong) and not postgres.unusable(error):
+                raise  # what was to be written is wrong, not the database
             raise StoreError(
                 f"The database cannot be used right now: {error.orig}. Nothing was changed."
             ) from error
         finally:
             if lock is not None:
                 lock.release()
+
+    def _manner(self, write: bool) -> dict[str, Any]:
+        """Options for a connection: what a reader sees is one moment, on both databases."""
+        if self.is_sqlite:
+            return {"fleetd_write": write}
+        return {} if write else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
     @contextmanager
     def transaction(self) -> Iterator[SqlUnitOfWork]:

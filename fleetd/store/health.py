@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from fleetd.domain.assignment import CONFIRMED
 from fleetd.domain.halting import Dark
 from fleetd.domain.health import Bucket, Watch
+from fleetd.store.chunks import holding, newest
 from fleetd.store.tables import assignments, camera_state, cameras, results
 
 CANARIES: Final = 24
@@ -52,14 +53,11 @@ class SqlHealth:
         row = self._connection.execute(first).one_or_none()
         if row is None:
             return None
-        query = (
-            sa.select(results.c.release_id)
-            .where(results.c.camera_id == row.camera_id, results.c.at < row.offered_at)
-            .order_by(results.c.at.desc())
-            .limit(1)
+        before = sa.select(results.c.release_id, results.c.at).where(
+            results.c.camera_id == row.camera_id, results.c.at < row.offered_at
         )
-        found = self._connection.execute(query).scalar()
-        return None if found is None else str(found)
+        found = newest(self._connection, results, before, since=None, until=row.offered_at, limit=1)
+        return str(found[0].release_id) if found and found[0].release_id is not None else None
 
     def dark(self, rollout_id: int, release_id: str, *, silence_s: float, now: float) -> Dark:
         """How many cameras that confirmed are silent now, and how many of all that do not run the release.
@@ -190,8 +188,10 @@ class SqlHealth:
 
     def _taken(self, camera_id: int, release_id: str | None, begin: float, end: float) -> Any:
         """The newest results of a camera in [begin, end)."""
-        query = sa.select(results).where(
-            results.c.camera_id == camera_id, results.c.at >= begin, results.c.at < end
+        query = (
+            sa.select(results)
+            .where(results.c.camera_id == camera_id, results.c.at >= begin, results.c.at < end)
+            .where(holding(results, begin, end))
         )
         if release_id is not None:
             query = query.where(results.c.release_id == release_id)

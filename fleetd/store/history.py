@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fleetd.domain.records import Sighting
+from fleetd.store.chunks import holding, newest
 from fleetd.store.tables import (
     boots,
     cameras,
@@ -18,7 +19,7 @@ from fleetd.store.tables import (
     unknown_cameras,
 )
 
-_HIDDEN = {"id", "camera_id", "boot_id"}
+_HIDDEN = {"id", "camera_id", "boot_id", "chunk"}
 
 
 def _with_camera(table: sa.Table) -> sa.Select[Any]:
@@ -42,14 +43,16 @@ class SqlHistory:
         query = _narrow(_with_camera(results), results, camera, since, until)
         if label is not None:
             query = query.where(results.c.label == label)
-        return self._rows(query.order_by(results.c.at.desc(), results.c.id.desc()).limit(limit))
+        found = newest(self._connection, results, query, since=since, until=until, limit=limit)
+        return [row._asdict() for row in found]
 
     def telemetry(
         self, *, camera: str | None, since: float | None, until: float | None, limit: int
     ) -> list[Mapping[str, Any]]:
         """Telemetry, newest first."""
         query = _narrow(_with_camera(telemetry), telemetry, camera, since, until)
-        return self._rows(query.order_by(telemetry.c.at.desc(), telemetry.c.id.desc()).limit(limit))
+        found = newest(self._connection, telemetry, query, since=since, until=until, limit=limit)
+        return [row._asdict() for row in found]
 
     def events(
         self, *, camera: str | None, since: float | None, until: float | None, limit: int
@@ -120,6 +123,7 @@ class SqlHistory:
             .group_by(cameras.c.name, results.c.label, results.c.release_id)
             .order_by(cameras.c.name, sa.func.count().desc())
         )
+        query = query.where(holding(results, since))
         return self._rows(_narrow(query, results, camera, since, None))
 
     def _rows(self, query: sa.Select[Any]) -> list[Mapping[str, Any]]:

@@ -33,8 +33,8 @@ def current_revision(store: SqlStore) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(store: SqlStore) -> bool:
-    """Brings the database to the newest schema; False when it was there already.
+def upgrade(store: SqlStore, to: str = "head") -> bool:
+    """Brings the database to the newest schema, or to an older one; False when it was at the newest already.
 
     Raises StoreError when a newer fleetd has been at this database, which is then left as it is.
     """
@@ -44,7 +44,7 @@ def upgrade(store: SqlStore) -> bool:
     try:
         with store.connect(write=True) as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, to)
     except CommandError as error:
         raise StoreError(
             f"The database at {store.url.render_as_string()} belongs to a newer fleetd ({error}). "

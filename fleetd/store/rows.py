@@ -29,8 +29,8 @@ _TELEMETRY: Final = (
     "reconnects",
 )
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    "results": (*HEAD, "n", "label", "score", "scores", "inference_ms", "frame", "release_id"),
-    "telemetry": (*HEAD, *_TELEMETRY, "dropped", "picture"),
+    "results": (*HEAD, "n", "label", "score", "scores", "inference_ms", "frame", "release_id", "chunk"),
+    "telemetry": (*HEAD, *_TELEMETRY, "dropped", "picture", "chunk"),
     "sightings": ("camera_id", "at", "received_at", "color", "pattern", "source", "reason"),
     "events": (*HEAD, "kind", "text", "hash"),
     "update_reports": (
@@ -61,11 +61,12 @@ class Head(NamedTuple):
 
 
 class Rows:
-    """What a batch writes."""
+    """What a batch writes. `chunk` is the number of the chunk that rows of each big table go to."""
 
-    __slots__ = ("leds", "status", "tables")
+    __slots__ = ("chunk", "leds", "status", "tables")
 
     def __init__(self) -> None:
+        self.chunk: dict[str, int] = {}
         self.tables: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
         self.status: list[dict[str, Any]] = []  # last wills among them, which have no `status_seq`
         self.leds: list[dict[str, Any]] = []
@@ -108,6 +109,7 @@ def _status(rows: Rows, body: Body, head: Head, _rest: str) -> None:
 def _result(rows: Rows, body: Body, head: Head, _rest: str) -> None:
     release = body.get("release")
     camera_id, boot_id, seq, at, received_at = head
+    chunk = rows.chunk["results"]
     add = rows.tables["results"].append
     for n, one in enumerate(body["results"]):
         get = one.get
@@ -126,13 +128,15 @@ def _result(rows: Rows, body: Body, head: Head, _rest: str) -> None:
                 get("inference_ms"),
                 get("frame"),
                 release,
+                chunk,
             )
         )
 
 
 def _telemetry(rows: Rows, body: Body, head: Head, _rest: str) -> None:
     known = tuple(body.get(name) for name in _TELEMETRY)
-    rows.tables["telemetry"].append((*head, *known, _json(body.get("dropped")), _json(body.get("picture"))))
+    dropped, picture = _json(body.get("dropped")), _json(body.get("picture"))
+    rows.tables["telemetry"].append((*head, *known, dropped, picture, rows.chunk["telemetry"]))
 
 
 def _led(rows: Rows, body: Body, head: Head, _rest: str) -> None:

@@ -5,10 +5,7 @@ are stored, and changes in the same transaction as the rows themselves. That is 
 batch, where a unique index over every message would halve the rate.
 """
 
-from typing import Final
-
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -17,46 +14,55 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
 )
 
-metadata: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
+from fleetd.store.message_tables import (
+    CHUNKED,
+    boots,
+    chunks,
+    dead_letters,
+    events,
+    replies,
+    results,
+    sightings,
+    telemetry,
+    unknown_cameras,
+    update_reports,
 )
+from fleetd.store.schema import Json, camera_column, metadata
 
-# A missing value is SQL NULL, never the JSON word null.
-Json = JSON(none_as_null=True)
-
-# SQLite numbers rows by itself only for a column that is exactly INTEGER PRIMARY KEY.
-BigId = BigInteger().with_variant(Integer, "sqlite")
-
-
-def _camera(*, unique: bool = False) -> Column[int]:
-    return Column(
-        "camera_id", Integer, ForeignKey("cameras.id", ondelete="CASCADE"), nullable=False, unique=unique
-    )
-
-
-def _message() -> list[Column]:  # type: ignore[type-arg]  # columns of several types
-    """What every row that came in a camera's message has."""
-    return [
-        Column("id", BigId, primary_key=True, autoincrement=True),
-        _camera(),
-        Column("boot_id", Integer, nullable=False),
-        Column("seq", BigInteger, nullable=False),
-        Column("at", Float, nullable=False),  # best estimate of when it happened
-        Column("received_at", Float, nullable=False),
-    ]
-
+__all__ = [
+    "CHUNKED",
+    "assignments",
+    "audit",
+    "boots",
+    "camera_state",
+    "camera_tags",
+    "cameras",
+    "chunks",
+    "commands",
+    "dead_letters",
+    "desired",
+    "encodings",
+    "events",
+    "facts",
+    "metadata",
+    "published",
+    "releases",
+    "replies",
+    "results",
+    "rollouts",
+    "sightings",
+    "signing_keys",
+    "telemetry",
+    "tokens",
+    "unknown_cameras",
+    "update_reports",
+]
 
 cameras = Table(
     "cameras",
@@ -109,130 +115,6 @@ camera_state = Table(
     Column("led_pattern", String(16)),
     Column("led_reason", String(64)),
     Column("led_at", Float),
-)
-
-boots = Table(
-    "boots",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    _camera(),
-    Column("boot", String(16), nullable=False),
-    Column("first_seen", Float, nullable=False),
-    Column("last_seen", Float, nullable=False),
-    Column("ranges", Text, nullable=False),  # JSON [[first, last], ...] of stored or declared-lost seqs
-    Column("lost", BigInteger, nullable=False, server_default="0"),  # seqs the camera declared lost
-    Column("offset_s", Float),  # smallest seen receive time minus the camera's monotonic clock
-    UniqueConstraint("camera_id", "boot"),
-)
-
-results = Table(
-    "results",
-    metadata,
-    *_message(),
-    Column("n", Integer, nullable=False),  # position inside its message
-    Column("label", String(64), nullable=False),
-    Column("score", Float, nullable=False),
-    Column("scores", Json),
-    Column("inference_ms", Float),
-    Column("frame", BigInteger),
-    Column("release_id", String(64)),
-    Index("ix_results_camera_id_at", "camera_id", "at"),
-)
-
-telemetry = Table(
-    "telemetry",
-    metadata,
-    *_message(),
-    Column("fps", Float),
-    Column("inference_ms", Float),
-    Column("inference_ms_max", Float),
-    Column("heap_free", BigInteger),
-    Column("storage_free", BigInteger),
-    Column("rssi", Float),
-    Column("temperature_c", Float),
-    Column("supply_v", Float),
-    Column("uptime_s", BigInteger),
-    Column("frames", BigInteger),
-    Column("queue", BigInteger),
-    Column("dropped", Json),
-    Column("reconnects", BigInteger),
-    Column("picture", Json),
-    Index("ix_telemetry_camera_id_at", "camera_id", "at"),
-)
-
-sightings = Table(
-    "sightings",
-    metadata,
-    Column("id", BigId, primary_key=True, autoincrement=True),
-    _camera(),
-    Column("at", Float, nullable=False),
-    Column("received_at", Float, nullable=False),
-    Column("color", String(16), nullable=False),
-    Column("pattern", String(16), nullable=False),
-    Column("source", String(16), nullable=False),  # agent, usb, operator, inference
-    Column("reason", String(64)),
-    Index("ix_sightings_camera_id_at", "camera_id", "at"),
-)
-
-events = Table(
-    "events",
-    metadata,
-    *_message(),
-    Column("kind", String(64), nullable=False),
-    Column("text", Text),
-    Column("hash", String(64)),
-    Index("ix_events_camera_id_at", "camera_id", "at"),
-)
-
-update_reports = Table(
-    "update_reports",
-    metadata,
-    *_message(),
-    Column("generation", BigInteger, nullable=False),
-    Column("release_id", String(64), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", String(64)),
-    Column("detail", Text),
-    Column("digest", String(64)),
-    Column("blocks_done", BigInteger),
-    Column("blocks_total", BigInteger),
-    Column("bytes", BigInteger),
-    Column("ms", Json),
-    Index("ix_update_reports_camera_id_id", "camera_id", "id"),
-    sqlite_autoincrement=True,  # a number is never given twice: assignments follow behind a cursor
-)
-
-replies = Table(
-    "replies",
-    metadata,
-    *_message(),
-    Column("command", String(32), nullable=False),
-    Column("command_id", String(64), nullable=False, index=True),
-    Column("ok", Boolean, nullable=False),
-    Column("reason", String(64)),
-    Column("data", Json),
-)
-
-# Messages that could not be stored as what they claim to be. Bounded; the newest are kept for the operator.
-dead_letters = Table(
-    "dead_letters",
-    metadata,
-    Column("id", BigId, primary_key=True, autoincrement=True),
-    Column("received_at", Float, nullable=False),
-    Column("topic", Text, nullable=False),
-    Column("payload", LargeBinary, nullable=False),  # at most the first 2 KB
-    Column("size", Integer, nullable=False),
-    Column("reason", String(64), nullable=False),
-    Column("detail", Text, nullable=False),
-)
-
-unknown_cameras = Table(
-    "unknown_cameras",
-    metadata,
-    Column("name", String(63), primary_key=True),
-    Column("first_seen", Float, nullable=False),
-    Column("last_seen", Float, nullable=False),
-    Column("messages", BigInteger, nullable=False),
 )
 
 releases = Table(
@@ -297,7 +179,7 @@ assignments = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("rollout_id", Integer, ForeignKey("rollouts.id", ondelete="CASCADE"), nullable=False),
-    _camera(),
+    camera_column(),
     Column("release_id", String(64), nullable=False),
     Column("wave", Integer, nullable=False),
     Column("state", String(16), nullable=False),
@@ -334,7 +216,7 @@ commands = Table(
     "commands",
     metadata,
     Column("id", String(32), primary_key=True),
-    _camera(),
+    camera_column(),
     Column("name", String(32), nullable=False),
     Column("args", Json, nullable=False),
     Column("ttl_s", Integer, nullable=False),

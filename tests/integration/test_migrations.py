@@ -1,5 +1,6 @@
 """Migrations: complete, repeatable, and all or nothing."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ import sqlalchemy as sa
 from fleetd.errors import StoreError
 from fleetd.store import migrate
 from fleetd.store.engine import SqlStore
+from fleetd.store.landing import Arrival, Landing
 
 
-def test_an_empty_database_gets_exactly_the_tables_of_the_code(tmp_path: Path) -> None:
-    store = SqlStore(f"sqlite:///{tmp_path}/new/folder/fleet.db")
+def test_an_empty_database_gets_exactly_the_tables_of_the_code(empty_database_url: str) -> None:
+    store = SqlStore(empty_database_url)
     assert migrate.current_revision(store) is None
     assert migrate.upgrade(store)
     assert migrate.differences(store) == []
@@ -21,21 +23,11 @@ def test_an_empty_database_gets_exactly_the_tables_of_the_code(tmp_path: Path) -
 
 
 def test_a_migration_that_breaks_half_way_leaves_the_database_as_it_was_and_can_be_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_database_url: str,
 ) -> None:
     """Regression (u): an interrupted migration must not leave the database stuck."""
-    store = SqlStore(f"sqlite:///{tmp_path}/fleet.db")
-    statements = 0
-
-    def count(*_: object) -> None:
-        nonlocal statements
-        statements += 1
-
-    sa.event.listen(store.engine, "before_cursor_execute", count)
-    probe = SqlStore(f"sqlite:///{tmp_path}/probe.db")
-    sa.event.listen(probe.engine, "before_cursor_execute", count)
-    migrate.upgrade(probe)
-    total, stop_at = statements, 0
+    store = SqlStore(empty_database_url)
+    statements = stop_at = 0
 
     def cut(*_: object) -> None:
         nonlocal statements
@@ -43,17 +35,20 @@ def test_a_migration_that_breaks_half_way_leaves_the_database_as_it_was_and_can_
         if statements == stop_at:
             raise RuntimeError("power cut")
 
-    sa.event.remove(store.engine, "before_cursor_execute", count)
     sa.event.listen(store.engine, "before_cursor_execute", cut)
-    for at in range(1, total, 3):
+    for at in count(1, 5):
         statements, stop_at = 0, at
-        with pytest.raises(RuntimeError, match="power cut"):
+        try:
             migrate.upgrade(store)
-    stop_at = -1
-    assert migrate.upgrade(store)
+        except RuntimeError:
+            stop_at = 0
+            assert migrate.current_revision(store) is None
+        else:
+            break
+    stop_at = 0
+    assert at > 40, "most of the statements were cut off once"
     assert migrate.differences(store) == []
     store.close()
-    probe.close()
 
 
 def test_a_database_of_a_newer_fleetd_is_left_alone(tmp_path: Path) -> None:
@@ -63,4 +58,40 @@ def test_a_database_of_a_newer_fleetd_is_left_alone(tmp_path: Path) -> None:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StoreError, match="newer fleetd"):
         migrate.upgrade(store)
+    store.close()
+
+
+def test_a_database_that_is_in_use_keeps_everything_when_it_moves_to_a_newer_schema(
+    empty_database_url: str,
+) -> None:
+    store = SqlStore(empty_database_url)
+    migrate.upgrade(store, "0001")
+    rows = 10_000
+    with store.connect(write=True) as connection:
+        connection.execute(sa.text("INSERT INTO cameras (id, name, created_at) VALUES (1, 'cam-1', 0)"))
+        connection.execute(sa.text("INSERT INTO camera_state (camera_id) VALUES (1)"))
+        for table, columns, values in (
+            ("results", "n, label, score", "0, :label, 0.5"),
+            ("telemetry", "fps", "10"),
+        ):
+            connection.execute(
+                sa.text(
+                    f"INSERT INTO {table} (camera_id, boot_id, seq, at, received_at, {columns}) "
+                    f"VALUES (1, 1, :seq, :seq, :seq, {values})"
+                ),
+                [{"seq": seq, "label": f"n{seq}"} for seq in range(1, rows + 1)],
+            )
+    assert migrate.upgrade(store)
+    assert migrate.differences(store) == []
+    with store.reading() as work:
+        found = work.history.results(camera="cam-1", since=None, until=None, label=None, limit=rows * 2)
+        assert [row["seq"] for row in found] == list(range(rows, 0, -1))
+        some = work.history.telemetry(camera=None, since=500.0, until=600.0, limit=1000)
+        assert [row["seq"] for row in some] == list(range(599, 499, -1))
+    landing = Landing(store)
+    body = {"boot": "0" * 16, "seq": 1, "up_ms": 5, "results": [{"label": "new", "score": 0.5}]}
+    assert landing.write([Arrival("cam-1", "result", "", body, 20_000.0, retained=False)]).stored == 1
+    with store.reading() as work:
+        newest = work.history.results(camera="cam-1", since=None, until=None, label=None, limit=1)
+    assert newest[0]["label"] == "new"
     store.close()

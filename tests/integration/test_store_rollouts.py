@@ -18,8 +18,8 @@ OFFERED, TRANSFERRING = AssignmentState.OFFERED, AssignmentState.TRANSFERRING
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
+def rig(tmp_path: Path, database_url: str) -> Iterator[Rig]:
+    rig = Rig(tmp_path, database_url)
     rig.cameras("cam-1", "cam-2", "cam-3")
     rig.release(5)
     yield rig

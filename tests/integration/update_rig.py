@@ -271,13 +271,15 @@ class Camera:
 class Rig:
     """One database, one broker, cameras, and a process around them that can be started anew."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str = "") -> None:
         self._now = START
         self.elapsed = 0.0  # what clocks that nobody sets show, in seconds
         file = folder / "fleet.db"
-        file.write_bytes(_empty_database())
-        self.database = SqlStore(f"sqlite:///{file}")
-        sa.event.listen(self.database.engine, "connect", _hurry)
+        url = url or f"sqlite:///{file}"
+        self.database = SqlStore(url)
+        if self.database.is_sqlite:
+            file.write_bytes(_empty_database())
+            sa.event.listen(self.database.engine, "connect", _hurry)
         self.store = FragileStore(self.database)
         self.broker = Broker()
         self.landing = Landing(self.database)
