@@ -3,9 +3,8 @@
 One incremental parser works in one receive buffer, so packets may arrive a byte at a time or many at once.
 `poll(now)` reads what is there, at most a bounded number of packets, and returns. A packet that does not fit
 the buffer goes where `on_large` says, or is drained and counted (brokers may push what nobody asked for); a
-QoS 1 one is acknowledged all the same, so that it cannot block the broker's window. What MQTT does not allow
-ends the connection with MqttError, and so does a peer that stays silent or never answers; the caller closes
-the stream and starts over.
+QoS 1 one is acknowledged all the same, so that it cannot block the broker's window. What MQTT does not allow ends the
+connection with MqttError, and so does a peer that stays silent or never answers; the caller closes the stream.
 
     client = Client(receive_bytes=4300)
     client.on_message = f      # f(topic, payload, retain, qos, dup): memoryviews, valid only during the call
@@ -21,14 +20,14 @@ the stream and starts over.
 `now` is in milliseconds and never runs backwards. Not done: QoS 2, persistent sessions, re-sending (the
 outbox above decides that).
 
-RAM BUDGET: receive buffer (constructor) + transmit buffer (2 KB), both made once. Per received message two
-memoryviews, per read at most one (32 bytes each on a 32-bit board), nothing for an idle poll. A packet larger
-than the transmit buffer goes out in two writes instead of a larger buffer.
+RAM BUDGET: receive buffer (constructor) + transmit buffer (2 KB), both made once. Per received message two memoryviews,
+per read at most one (32 bytes each on a 32-bit board), nothing for an idle poll. A packet larger than the transmit
+buffer goes out in two writes.
 """
 
 from camera_agent import packets
-from camera_agent.errors import AgentError
 from camera_agent.heap import const
+from camera_agent.packets import MqttError, qos_of
 
 _CONNACK = const(0x20)
 _PUBACK = const(0x40)
@@ -47,18 +46,6 @@ _CONNACK_MS = const(10000)
 _PING_AFTER_MS = const(15000)
 _SILENT_MS = const(10000)  # a ping is out and nothing at all came in for this long: dead
 _ANSWER_MS = const(60000)  # the peer talks, but this answer never came: dead as well
-
-_REFUSALS = {
-    1: "refused-version",
-    2: "refused-client-id",
-    3: "refused-unavailable",
-    4: "refused-password",
-    5: "refused-not-authorized",
-}
-
-
-class MqttError(AgentError):
-    """The connection cannot be used any more. `reason` is a short word for counters and telemetry."""
 
 
 class Client:
@@ -249,11 +236,11 @@ class Client:
         return True
 
     def _handle_packet(self, now):
-        """Handles the packet at the start of the buffer. False when it is not there in full."""
+        """Handles one packet. False when it is not there in full."""
         if self._large and not self._skip:
-            topic, payload, first = self._large
+            large = self._large
             self._large = None
-            self._deliver(topic, payload, first)
+            self._deliver(large[0], large[1], large[2])
             return True
         start = self._start
         have = self._end - start
@@ -306,23 +293,21 @@ class Client:
         return size == 2 if first in (_PUBACK, _UNSUBACK) else first == _PINGRESP and size == 0
 
     def _drain(self, first, at, body_end, now):
-        """A PUBLISH that cannot fit: acknowledge it if need be, and let the rest run through or into memory of its
-        own."""
+        """A PUBLISH that cannot fit: acknowledge it, and let the rest run through or into memory of its own."""
         if at + 2 > self._end:
             return False
         topic_end = at + 2 + self._u16(at)
-        payload_at = topic_end + 2 if _qos(first) else topic_end
+        payload_at = topic_end + 2 if qos_of(first) else topic_end
         if payload_at > body_end:
             raise MqttError("malformed")
         room = None
         if payload_at - self._start <= self._size:  # a topic that fills the buffer is beyond help
             if payload_at > self._end:
                 return False
-            if _qos(first):
+            if qos_of(first):
                 self._acknowledge(topic_end, now)
-            if self.on_large is not None:
-                topic = bytes(self._view[at + 2 : topic_end])
-                room = self.on_large(topic, body_end - payload_at)
+            topic = bytes(self._view[at + 2 : topic_end])
+            room = self.on_large and self.on_large(topic, body_end - payload_at)
         self._skip = body_end - self._end
         if room is None:
             self.oversize += 1
@@ -333,7 +318,7 @@ class Client:
         return True
 
     def _on_publish(self, first, at, body_end, now):
-        qos = _qos(first)
+        qos = qos_of(first)
         topic_end = at + 2 + self._u16(at)
         payload_at = topic_end + 2 if qos else topic_end
         if topic_end == at + 2 or payload_at > body_end:
@@ -344,7 +329,7 @@ class Client:
 
     def _deliver(self, topic, payload, first):
         if self.on_message is not None:
-            self.on_message(topic, payload, bool(first & 0x01), _qos(first), bool(first & 0x08))
+            self.on_message(topic, payload, bool(first & 0x01), qos_of(first), bool(first & 0x08))
 
     def _acknowledge(self, id_at, now):
         if not self._u16(id_at):
@@ -378,7 +363,7 @@ class Client:
     def _on_connack(self, at):
         code = self._buf[at + 1]
         if code:
-            raise MqttError(_REFUSALS.get(code, "refused"))
+            raise MqttError(packets.REFUSALS.get(code, "refused"))
         if self._buf[at] > 1:  # 1: it kept a session that we did not ask for, which does no harm
             raise MqttError("malformed")
         self.connected = True
@@ -413,10 +398,3 @@ class Client:
 
     def _is_overdue(self, since, now):
         return now - max(since, self._drained) >= _ANSWER_MS  # answers queue behind what is drained
-
-
-def _qos(first):
-    qos = first >> 1 & 0x03
-    if qos > 1:
-        raise MqttError("unexpected" if qos == 2 else "malformed")  # QoS 2 was never asked for
-    return qos
