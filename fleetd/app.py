@@ -16,19 +16,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from fleetd import __version__
+from fleetd import __version__, notify
 from fleetd.access import AccessControl
 from fleetd.broker import BrokerLink
 from fleetd.delivery import Delivery
+from fleetd.domain.incidents import IncidentRules
 from fleetd.domain.presence import PresenceRules
 from fleetd.embedded import RunningBroker, start_broker
 from fleetd.errors import BrokerError, FleetError, SettingsError, StoreError
+from fleetd.incidents import Incidents
 from fleetd.ingest import Ingest
 from fleetd.jobs import Job, Jobs
 from fleetd.logs import get_logger
+from fleetd.notices import Notices, Sender
 from fleetd.ota import Ota
 from fleetd.ports import Inbound
 from fleetd.protocol.topics import DaemonTopic, all_up, format_topic
+from fleetd.recovery import RecoveryService
 from fleetd.registry import Registry
 from fleetd.settings import Settings
 from fleetd.store import migrate
@@ -86,10 +90,27 @@ class Daemon:
             self.store, time.time, wake=self._wake_delivery, rules=rules, listening=lambda: self.link.ready
         )
         self.access = AccessControl(self.store, time.time)
+        senders = self._senders()
+        self.incidents = Incidents(
+            self.store,
+            rules=IncidentRules(
+                silence_s=settings.incidents.silence_after,
+                site_least=settings.incidents.site_least,
+                site_share=settings.incidents.site_share,
+            ),
+            presence=rules,
+            channels=tuple(senders),
+            listening=lambda: self.link.ready,
+            wake=self._wake_notices,
+        )
+        self.notices = Notices(self.store, senders)
+        self.recovery = RecoveryService(self.store, presence=rules)
         api = create_app(
             self.registry,
             self.ota,
             self.access,
+            self.incidents,
+            self.recovery,
             status=self.status,
             allowed_hosts=_allowed_hosts(settings),
         )
@@ -132,6 +153,8 @@ class Daemon:
             [
                 Job("rollouts", 1.0, self.ota.process),
                 Job("delivery", 1.0, self._deliver),
+                Job("incidents", 5.0, self.incidents.process),
+                Job("notices", 5.0, self.notices.process),
             ]
         )
         self._jobs.start()
@@ -240,6 +263,35 @@ class Daemon:
     def _wake_delivery(self) -> None:
         if self._jobs is not None:
             self._jobs.wake("delivery")
+
+    def _wake_notices(self) -> None:
+        if self._jobs is not None:
+            self._jobs.wake("notices")
+
+    def _senders(self) -> dict[str, Sender]:
+        """Who is told of incidents, by channel."""
+        wanted, found = self.settings.notify, dict[str, Sender]()
+        if wanted.mqtt:
+            found["mqtt"] = self._publish_notice
+        if wanted.webhook is not None:
+            secret = wanted.webhook_secret
+            found["webhook"] = notify.webhook(
+                wanted.webhook, None if secret is None else secret.get_secret_value()
+            )
+        if wanted.mail_to and wanted.smtp_host is not None:
+            found["email"] = notify.email(
+                wanted.smtp_host,
+                wanted.smtp_port,
+                security=wanted.smtp_security,
+                user=wanted.smtp_user,
+                password=wanted.mail_secret(),
+                sender=wanted.mail_from,
+                to=wanted.mail_to,
+            )
+        return found
+
+    def _publish_notice(self, notice: Mapping[str, Any]) -> None:
+        notify.mqtt(self.link, self.settings.prefix)(notice)
 
     def _deliver(self) -> bool:
         return self.link.ready and self.delivery.step()

@@ -115,6 +115,63 @@ class LandingSettings(_Section):
     )
 
 
+class IncidentSettings(_Section):
+    """When something becomes an incident."""
+
+    silence_after: float = Field(
+        300.0, ge=10, description="Seconds of silence after which a camera becomes an incident."
+    )
+    site_least: int = Field(
+        5, ge=2, description="So many cameras of a site, at least, have to fall silent for a site outage ..."
+    )
+    site_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="... and at least this share of the site (tag `site=...`; without: the fleet).",
+    )
+
+
+class NotifySettings(_Section):
+    """Who is told of incidents."""
+
+    mqtt: bool = Field(True, description="Publish incidents on `_fleetd/event`.")
+    webhook: str | None = Field(
+        None, pattern=r"^https?://", description="Address that gets every notice as JSON, by POST."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Signs what the webhook gets: header `X-Fleetd-Signature`, HMAC-SHA256 of the body in hex.",
+    )
+    mail_to: list[str] = Field(default_factory=list, description="Addresses that get every notice by e-mail.")
+    mail_from: str = Field("fleetd@localhost", description="The sender of those e-mails.")
+    smtp_host: str | None = Field(None, description="The mail server; without it no e-mail is sent.")
+    smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How the connection to it is protected."
+    )
+    smtp_user: str | None = Field(None, description="User name for it.")
+    smtp_password: SecretStr | None = Field(None, description="Password for it.")
+    smtp_password_file: Path | None = Field(
+        None, description="A file that holds the password, instead of `smtp_password`."
+    )
+
+    @model_validator(mode="after")
+    def _mail_needs_a_server(self) -> Self:
+        if self.mail_to and self.smtp_host is None:
+            raise ValueError("notify.mail_to is set, but notify.smtp_host names no mail server.")
+        return self
+
+    def mail_secret(self) -> str | None:
+        """The mail server's password, from wherever it was given."""
+        if self.smtp_password_file is not None:
+            try:
+                return self.smtp_password_file.read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise SettingsError(f"notify.smtp_password_file cannot be read: {error}") from error
+        return None if self.smtp_password is None else self.smtp_password.get_secret_value()
+
+
 class LogSettings(_Section):
     """What fleetd says about itself, to standard error."""
 
@@ -140,6 +197,8 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     presence: PresenceSettings = PresenceSettings()
     landing: LandingSettings = LandingSettings()
+    incidents: IncidentSettings = IncidentSettings()
+    notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

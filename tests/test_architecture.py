@@ -23,7 +23,7 @@ LONGEST = 400  # lines in a module
 _BASE = {"errors", "logs"}
 _PURE = _BASE | {"protocol", "domain", "boards", "bundles"}
 _SERVICE = _PURE | {"ports"}  # services never import each other
-_SERVICES = {"registry", "ota", "access", "delivery"}
+_SERVICES = {"registry", "ota", "access", "delivery", "incidents", "recovery", "notices"}
 
 # Area of fleetd (a module, a package, or one module of a package) -> areas it may import besides itself.
 MAY_USE: dict[str, set[str]] = {
@@ -39,13 +39,18 @@ MAY_USE: dict[str, set[str]] = {
     **dict.fromkeys(_SERVICES, _SERVICE),
     "updates": _SERVICE,  # the parts of ota
     "ota": _SERVICE | {"updates"},
+    "evidence": _SERVICE,  # what incidents and recovery look at
+    "timeline": _SERVICE,
+    "incidents": _SERVICE | {"evidence"},
+    "recovery": _SERVICE | {"evidence", "timeline"},
+    "notify": _BASE | {"ports", "protocol"},
     "buffered": set(),  # paho, read faster
     "broker": _BASE | {"ports", "protocol", "buffered"},
     "store": _BASE | {"ports", "protocol", "domain"},
     "embedded": _BASE,
     "jobs": _BASE,
     "ingest": _BASE | {"ports", "protocol", "domain", "store"},
-    "web": _SERVICE | _SERVICES,
+    "web": _SERVICE | _SERVICES | {"evidence", "timeline"},
     "cli": {
         "errors",
         "protocol",
@@ -57,7 +62,9 @@ MAY_USE: dict[str, set[str]] = {
     "cli.daemon": _PURE | {"cli", "app", "settings", "store"},
     "cli.demo": _PURE | {"cli", "app", "settings", "simulator"},
     "simulator": _PURE | {"logs"},
-    "app": _SERVICE | _SERVICES | {"broker", "embedded", "ingest", "jobs", "settings", "store", "web"},
+    "app": _SERVICE
+    | _SERVICES
+    | {"broker", "embedded", "ingest", "jobs", "notify", "settings", "store", "web"},
 }
 
 # Library -> the one area that knows it ("buffered" is the broker's fast reader).

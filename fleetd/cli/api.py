@@ -67,6 +67,10 @@ class Api:
         """Changes part of something."""
         return self._json(self._send("PATCH", path, json=body))
 
+    def put(self, *path: str | int, body: Mapping[str, Any]) -> Any:
+        """Sets something."""
+        return self._json(self._send("PUT", path, json=body))
+
     def delete(self, *path: str | int) -> None:
         """Removes something."""
         self._send("DELETE", path)

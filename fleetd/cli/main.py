@@ -13,6 +13,7 @@ from fleetd.cli import (
     cameras,
     commands,
     history,
+    incidents,
     inspect,
     keys,
     login,
@@ -84,6 +85,7 @@ app.add_typer(commands.app, name="commands")
 keys.app.command()(rotate.rotate)
 app.add_typer(keys.app, name="keys")
 app.add_typer(history.led_app, name="led")
+app.add_typer(incidents.app, name="incidents")
 app.add_typer(releases.app, name="releases")
 app.add_typer(rollouts.app, name="rollouts")
 app.add_typer(tokens.app, name="tokens")
@@ -99,6 +101,8 @@ for command, name in (
     (history.telemetry, "telemetry"),
     (history.events, "events"),
     (history.leds, "leds"),
+    (incidents.diagnose, "diagnose"),
+    (incidents.timeline, "timeline"),
     (history.dead_letters, "dead-letters"),
     (tokens.audit, "audit"),
 ):

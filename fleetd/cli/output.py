@@ -28,6 +28,9 @@ STYLES: Final = {
     "fits": "green",
     "warning": "yellow",
     "refused": "red",
+    "critical": "red",
+    "open": "red",
+    "closed": "green",
     "done": "green",
     "expired": "red",
 }

@@ -81,6 +81,13 @@ def number(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def span(text: str) -> float:
+    """A span of time an operator wrote, in seconds: `90s`, `15m`, `2h`, `7d`."""
+    if found := _SPAN.fullmatch(text.strip().lower()):
+        return float(found[1]) * _UNITS[found[2]]
+    raise CliError(f"{safe(text)!r} is no time.", "Write 90s, 15m, 2h or 7d.", exit_code=UNUSABLE)
+
+
 def moment(text: str | None, now: float) -> float | None:
     """A point in time an operator wrote: `15m` (ago), `2h`, `7d`, or Unix seconds."""
     if text is None:

@@ -22,8 +22,11 @@ from fleetd.store import postgres
 from fleetd.store.access import SqlAccess
 from fleetd.store.cameras import SqlCameras
 from fleetd.store.commands import SqlCommands
+from fleetd.store.evidence import SqlEvidence
 from fleetd.store.health import SqlHealth
 from fleetd.store.history import SqlHistory
+from fleetd.store.incidents import SqlIncidents
+from fleetd.store.recoveries import SqlRecoveries
 from fleetd.store.releases import SqlReleases
 from fleetd.store.rollouts import SqlRollouts
 
@@ -66,6 +69,21 @@ class SqlUnitOfWork:
     def commands(self) -> SqlCommands:
         """Commands to cameras."""
         return SqlCommands(self._connection)
+
+    @cached_property
+    def evidence(self) -> SqlEvidence:
+        """What a diagnosis looks at."""
+        return SqlEvidence(self._connection)
+
+    @cached_property
+    def incidents(self) -> SqlIncidents:
+        """Incidents, maintenance, notices."""
+        return SqlIncidents(self._connection)
+
+    @cached_property
+    def recoveries(self) -> SqlRecoveries:
+        """Cameras on their way back."""
+        return SqlRecoveries(self._connection)
 
     @cached_property
     def access(self) -> SqlAccess:

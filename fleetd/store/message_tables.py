@@ -32,6 +32,7 @@ boots = Table(
     Column("lost", BigInteger, nullable=False, server_default="0"),  # seqs the camera declared lost
     Column("offset_s", Float),  # smallest seen receive time minus the camera's monotonic clock
     UniqueConstraint("camera_id", "boot"),
+    Index("ix_boots_first_seen", "first_seen"),  # who has restarted lately
 )
 
 results = Table(

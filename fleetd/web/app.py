@@ -13,11 +13,13 @@ from starlette.responses import Response
 from fleetd import __version__
 from fleetd.access import AccessControl
 from fleetd.errors import FleetError
+from fleetd.incidents import Incidents
 from fleetd.ota import Ota
 from fleetd.ports import Clock
+from fleetd.recovery import RecoveryService
 from fleetd.registry import Registry
 from fleetd.web import access as access_routes
-from fleetd.web import cameras, commands, history, keys, releases, rollouts, system
+from fleetd.web import cameras, commands, history, incidents, keys, recovery, releases, rollouts, system
 from fleetd.web.errors import ErrorOut, error_response, from_http, malformed
 from fleetd.web.gate import Gate
 from fleetd.web.services import Services
@@ -31,6 +33,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     keys.router,
     releases.router,
     rollouts.router,
+    incidents.router,
+    recovery.router,
     access_routes.router,
 )
 
@@ -39,6 +43,8 @@ def create_app(
     registry: Registry,
     ota: Ota,
     access: AccessControl,
+    incidents_service: Incidents,
+    recovery_service: RecoveryService,
     *,
     status: Callable[[], Mapping[str, Any]],
     allowed_hosts: Collection[str],
@@ -59,7 +65,15 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
         responses={"default": {"model": ErrorOut, "description": "Anything that is not a success."}},
     )
-    app.state.services = Services(registry=registry, ota=ota, access=access, status=status, clock=clock)
+    app.state.services = Services(
+        registry=registry,
+        ota=ota,
+        access=access,
+        incidents=incidents_service,
+        recovery=recovery_service,
+        status=status,
+        clock=clock,
+    )
     app.state.uploading = asyncio.Lock()
     app.state.unpacking = asyncio.Semaphore(releases.CONTENTS_AT_ONCE)
     for router in ROUTERS:

@@ -10,8 +10,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fleetd.access import AccessControl
 from fleetd.domain.records import Role, Token
 from fleetd.errors import AccessError
+from fleetd.incidents import Incidents
 from fleetd.ota import Ota
 from fleetd.ports import Clock
+from fleetd.recovery import RecoveryService
 from fleetd.registry import Registry
 from fleetd.web.errors import UnauthenticatedError
 
@@ -26,6 +28,8 @@ class Services:
     registry: Registry
     ota: Ota
     access: AccessControl
+    incidents: Incidents
+    recovery: RecoveryService
     status: Callable[[], Mapping[str, Any]]
     clock: Clock
 
@@ -51,9 +55,19 @@ def _access(held: _Services) -> AccessControl:
     return held.access
 
 
+def _incidents(held: _Services) -> Incidents:
+    return held.incidents
+
+
+def _recovery(held: _Services) -> RecoveryService:
+    return held.recovery
+
+
 RegistryService = Annotated[Registry, Depends(_registry)]
 OtaService = Annotated[Ota, Depends(_ota)]
 AccessService = Annotated[AccessControl, Depends(_access)]
+IncidentService = Annotated[Incidents, Depends(_incidents)]
+RecoveryServices = Annotated[RecoveryService, Depends(_recovery)]
 AllServices = _Services
 
 _bearer = HTTPBearer(auto_error=False, description="An API token, see `fleetctl tokens`.")

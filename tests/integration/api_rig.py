@@ -18,7 +18,9 @@ from fleetd.bundles.opening import open_bundle
 from fleetd.bundles.release import BuiltRelease, build_release
 from fleetd.bundles.signing import OperatorKey
 from fleetd.domain.records import Role
+from fleetd.incidents import Incidents
 from fleetd.ota import Ota
+from fleetd.recovery import RecoveryService
 from fleetd.registry import Registry
 from fleetd.store import tables
 from fleetd.store.engine import SqlStore
@@ -59,12 +61,16 @@ class Rig:
         self.registry = Registry(self.store, lambda: self.now)
         self.ota = Ota(self.store, lambda: self.now)
         self.access = AccessControl(self.store, lambda: self.now)
+        self.incidents = Incidents(self.store, lambda: self.now, channels=["webhook"])
+        self.recovery = RecoveryService(self.store, lambda: self.now)
         self.landing = Landing(self.store)
         self.status: dict[str, Any] = {"ok": True, "broker": {"connected": True}, "problems": []}
         self.app: FastAPI = create_app(
             self.registry,
             self.ota,
             self.access,
+            self.incidents,
+            self.recovery,
             status=lambda: self.status,
             allowed_hosts=["fleet.example"],
             clock=lambda: self.now,

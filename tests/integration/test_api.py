@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 
 from fleetd.bundles.keyrecords import make_record
 from fleetd.bundles.signing import OperatorKey
+from fleetd.domain.incidents import Kind, Symptom
 from fleetd.domain.records import Role
 from fleetd.errors import (
     FleetError,
@@ -42,6 +43,23 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("GET", "/commands/{command}", VIEWER, None, 200),
     ("GET", "/cameras/cam-1/leds", VIEWER, None, 200),
     ("POST", "/cameras/cam-1/leds", OPERATOR, {"color": "green", "pattern": "blink"}, 204),
+    ("GET", "/cameras/cam-1/diagnosis", VIEWER, None, 200),
+    ("GET", "/cameras/cam-1/timeline", VIEWER, None, 200),
+    ("POST", "/cameras/cam-1/recoveries", OPERATOR, {"usb": "rom"}, 201),
+    ("GET", "/recoveries", VIEWER, None, 200),
+    ("GET", "/recoveries/{recovery}", VIEWER, None, 200),
+    ("POST", "/recoveries/{recovery}/outcomes", OPERATOR, {"step": "unplug", "outcome": "failed"}, 200),
+    ("POST", "/recoveries/{recovery}/abandon", OPERATOR, None, 204),
+    ("GET", "/incidents", VIEWER, None, 200),
+    ("GET", "/incidents/report", VIEWER, None, 200),
+    ("GET", "/incidents/{incident}", VIEWER, None, 200),
+    ("POST", "/incidents/{incident}/notes", OPERATOR, {"text": "on my way"}, 204),
+    ("POST", "/incidents/{incident}/owner", OPERATOR, {"owner": "ada"}, 204),
+    ("POST", "/incidents/{incident}/mute", OPERATOR, {"seconds": 60}, 204),
+    ("POST", "/incidents/{incident}/close", OPERATOR, {"reason": "cable"}, 204),
+    ("GET", "/maintenance", VIEWER, None, 200),
+    ("PUT", "/maintenance/site=hall-3", OPERATOR, {"seconds": 60}, 204),
+    ("DELETE", "/maintenance/all", OPERATOR, None, 204),
     ("GET", "/results", VIEWER, None, 200),
     ("GET", "/results/summary", VIEWER, None, 200),
     ("GET", "/telemetry", VIEWER, None, 200),
@@ -115,7 +133,15 @@ class Prepared:
             "record": make_record(
                 key, serial=1, epoch=1, created=1, keys=[key.public.hex()], recovery=[]
             ).hex(),
+            "recovery": str(rig.recovery.start("cam-2", guide="ladder", actor="rig").recovery.id),
+            "incident": str(self._incident()),
         }
+        rig.incidents.start_maintenance("all", 60, "", actor="rig")
+
+    def _incident(self) -> int:
+        with self.rig.store.transaction() as work:
+            symptom = Symptom(Kind.SITE_OUTAGE, None, "hall-9", "it was dark")
+            return work.incidents.add(symptom, "critical", [], self.rig.now).id
 
     def ask(self, client: httpx.Client, method: str, path: str, body: Any) -> httpx.Response:
         path = path.format(**self.names)
@@ -143,6 +169,8 @@ def test_the_table_has_every_address(still_rig: Rig) -> None:
         "/cameras/cam-1": "/cameras/{name}",
         "/cameras/cam-2": "/cameras/{name}",
         "/tokens/spare": "/tokens/{name}",
+        "/maintenance/site=hall-3": "/maintenance/{subject}",
+        "/maintenance/all": "/maintenance/{subject}",
         "/commands/{command}": "/commands/{command_id}",
         "/keys/{spare_key_id}": "/keys/{key_id}",
     }
@@ -152,7 +180,12 @@ def test_the_table_has_every_address(still_rig: Rig) -> None:
             if path == special or path.startswith(special + "/"):
                 path = usual + path.removeprefix(special)
         path = path.replace("/commands/identify", "/commands/{command}")
-        return path.replace("{release}", "{release_id}").replace("{rollout}", "{rollout_id}")
+        return (
+            path.replace("{release}", "{release_id}")
+            .replace("{rollout}", "{rollout_id}")
+            .replace("{recovery}", "{recovery_id}")
+            .replace("{incident}", "{incident_id}")
+        )
 
     assert {(method, general(path)) for method, path, *_ in TABLE} == told
 
