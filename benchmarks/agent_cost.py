@@ -30,6 +30,7 @@ from fleetd.bundles.signing import OperatorKey
 from fleetd.protocol.topics import DEFAULT_PREFIX, BlobTopic, DaemonTopic, ReleaseTopic, Topic, format_topic
 from fleetd.provisioning import package
 from fleetd.simulator.assets import bundle_folder
+from tests.agent.agent_rom import rom_image
 from tests.agent.micropython import ROOT, Arch, binary
 
 HZ: Final = 600e6
@@ -131,25 +132,6 @@ class Workshop:
             )
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return answer
-
-
-def rom_image(folder: str, files: Mapping[str, bytes]) -> bytes:
-    """A ROMFS image with one folder, for `vfs.VfsRom`."""
-
-    def number(value: int) -> bytes:
-        digits = [value & 0x7F]
-        while value := value >> 7:
-            digits.append(0x80 | value & 0x7F)
-        return bytes(reversed(digits))
-
-    def record(kind: bytes, payload: bytes) -> bytes:
-        return kind + number(len(payload)) + payload
-
-    def named(name: str) -> bytes:
-        return number(len(name)) + name.encode()
-
-    inside = b"".join(record(b"\5", named(name) + record(b"\2", data)) for name, data in files.items())
-    return record(b"\xd2\xcd\x31", record(b"\4", named(folder) + inside))
 
 
 def _release(key: OperatorKey, number: int) -> BuiltRelease:

@@ -51,7 +51,9 @@ class Follow:
         """A key record, if it is the one that was asked for."""
         if release_id != self._wanted:
             return False
-        self._record = bytes(payload[:_RECORD_BYTES])
+        self._record = bytes(
+            (payload or b"")[:_RECORD_BYTES]
+        )  # None: one that takes too much memory is no record
         return True
 
     def step(self, now):

@@ -98,14 +98,18 @@ class Install:
             return True
 
     def on_release(self, release_id, payload):
-        """The signed manifest. It is only copied here; a later step checks it."""
+        """The signed manifest, or None: it came, but there was no memory for it. A later step checks it."""
         job = self._job
         if not self._waiting or release_id != job.release:
             return
-        if len(payload) > protocol.MANIFEST_BYTES:
+        if payload is None:
+            self._has_no_room = True
+        elif len(payload) > protocol.MANIFEST_BYTES:
             self._blob = b""  # whatever it was: nobody whose key we hold made it
         elif job.digest and crypto.digest_of(payload) != job.digest:
             self._tell_once("digest-mismatch", "the manifest is not the desired one")
+        elif type(payload) is bytearray:
+            self._blob = payload
         else:
             try:
                 self._blob = bytearray(payload)
@@ -154,6 +158,7 @@ class Install:
             self._tell("failed", reason, detail)
 
     def _open(self, now):
+        give_room()  # checking and parsing takes as much; what stays of it is small
         try:
             manifest = load("manifest").open_manifest(self._blob, self._ring.trusted)
         except ManifestError as error:
@@ -166,6 +171,8 @@ class Install:
             self._decide(load("offers"), manifest)
         finally:
             forget("offers")
+        manifest = None
+        keep_room()
         self._transfer = load("transfer").Transfer(self._port, self._stage, self._encoding, self._buffer)
         self._count()
         self._job.lap("manifest", now)

@@ -21,7 +21,8 @@ Handlers, by kind. They run inside `step()`; they may call `want`, `unwant`, `pu
     "desired"  ()                 dict  generation, release, digest, config, deadline (all keys are there)
     "daemon"   ()                 dict  online, instance, t, keys, after the link has taken note of it itself
     "cmd"      (name,)            dict  id, t, ttl, args (all keys are there); retained ones are refused
-    "release"  (release_id,)      memoryview of the signed manifest, valid only during the call
+    "release"  (release_id,)      memoryview of the signed manifest, valid only during the call; a bytearray,
+                                  which the handler may keep; or None: there was no memory for it
     "blob"     (digest, n)        memoryview of the block, valid only during the call
 
     link.connected         True between SUBACK and the loss of the connection
@@ -38,9 +39,10 @@ Handlers, by kind. They run inside `step()`; they may call `want`, `unwant`, `pu
     link.close(timeout_ms) status with online false, then DISCONNECT; blocks until the broker has the status or
                            the time is up; afterwards `step` does nothing
 
-RAM BUDGET: 13 KB on a 32-bit board, of which 8.4 KB (receive) and 2 KB (transmit) are one piece each: make the
-link early, before the heap is in pieces. A received block costs 180 bytes of garbage, an idle step none; at most
-WANTED_MAX topics of 100 bytes are remembered. Payloads are handed over where they lie.
+RAM BUDGET: 9 KB on a 32-bit board, of which 4.2 KB (receive) and 2 KB (transmit) are one piece each: make the link
+early, before the heap is in pieces. A manifest of more than 4 KB gets memory of its own (at most 8 KB). A received
+block costs 180 bytes of garbage, an idle step none; at most WANTED_MAX topics of 100 bytes are remembered. Payloads
+are handed over where they lie.
 """
 
 from camera_agent import mqtt, protocol
@@ -73,6 +75,7 @@ class Link:
         self.topics = protocol.Topics(self._camera, prefix)
         self._mqtt = mqtt.Client(protocol.receive_bytes(prefix))
         self._mqtt.on_message = self._on_message
+        self._mqtt.on_large = self._room_for
         self._mqtt.on_published = self._on_published
         self._mqtt.on_answered = self._on_answered
         self._stream = None
@@ -323,6 +326,17 @@ class Link:
             except protocol.ProtocolError as error:
                 self.bad += 1
                 self.last_bad = found[0] + ": " + error.reason
+
+    def _room_for(self, topic, size):
+        """Memory for a manifest that does not fit the receive buffer; None for everything else."""
+        kind, parts = self._wanted.get(topic, (None, None))
+        if kind != "release" or size > protocol.MANIFEST_BYTES:
+            return None
+        try:
+            return bytearray(size)
+        except MemoryError:
+            self.handlers[kind](kind, parts, None)
+            return None
 
     def _dispatch(self, kind, parts, payload, retain):
         if kind == "ack":

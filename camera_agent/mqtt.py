@@ -2,12 +2,13 @@
 
 One incremental parser works in one receive buffer, so packets may arrive a byte at a time or many at once.
 `poll(now)` reads what is there, at most a bounded number of packets, and returns. A packet that does not fit
-the buffer is drained and counted (brokers may push what nobody asked for); a QoS 1 one is still acknowledged,
-so that it cannot block the broker's window. What MQTT does not allow ends the connection with MqttError, and
-so does a peer that stays silent or never answers; the caller closes the stream and starts over.
+the buffer goes where `on_large` says, or is drained and counted (brokers may push what nobody asked for); a
+QoS 1 one is acknowledged all the same, so that it cannot block the broker's window. What MQTT does not allow ends the
+connection with MqttError, and so does a peer that stays silent or never answers; the caller closes the stream.
 
-    client = Client(receive_bytes=8500)
+    client = Client(receive_bytes=4300)
     client.on_message = f      # f(topic, payload, retain, qos, dup): memoryviews, valid only during the call
+    client.on_large = f        # f(topic, size) -> bytearray(size) for a payload that does not fit, or None
     client.on_published = f    # f(packet_id): the broker has it (PUBACK)
     client.on_answered = f     # f(packet_id, refused): SUBACK, UNSUBACK; bit n: topic n was refused
     client.start(stream, now, client_id, ...)          # sends CONNECT
@@ -19,14 +20,14 @@ so does a peer that stays silent or never answers; the caller closes the stream 
 `now` is in milliseconds and never runs backwards. Not done: QoS 2, persistent sessions, re-sending (the
 outbox above decides that).
 
-RAM BUDGET: receive buffer (constructor) + transmit buffer (2 KB), both made once. Per received message two
-memoryviews, per read at most one (32 bytes each on a 32-bit board), nothing for an idle poll. A packet larger
-than the transmit buffer goes out in two writes instead of a larger buffer.
+RAM BUDGET: receive buffer (constructor) + transmit buffer (2 KB), both made once. Per received message two memoryviews,
+per read at most one (32 bytes each on a 32-bit board), nothing for an idle poll. A packet larger than the transmit
+buffer goes out in two writes.
 """
 
 from camera_agent import packets
-from camera_agent.errors import AgentError
 from camera_agent.heap import const
+from camera_agent.packets import MqttError, qos_of
 
 _CONNACK = const(0x20)
 _PUBACK = const(0x40)
@@ -46,18 +47,6 @@ _PING_AFTER_MS = const(15000)
 _SILENT_MS = const(10000)  # a ping is out and nothing at all came in for this long: dead
 _ANSWER_MS = const(60000)  # the peer talks, but this answer never came: dead as well
 
-_REFUSALS = {
-    1: "refused-version",
-    2: "refused-client-id",
-    3: "refused-unavailable",
-    4: "refused-password",
-    5: "refused-not-authorized",
-}
-
-
-class MqttError(AgentError):
-    """The connection cannot be used any more. `reason` is a short word for counters and telemetry."""
-
 
 class Client:
     """One connection at a time over one pair of buffers. See the module's docstring."""
@@ -74,6 +63,7 @@ class Client:
         self._packet_id = 0
         self._polling = False
         self.on_message = None
+        self.on_large = None
         self.on_published = None
         self.on_answered = None
         self.oversize = 0  # packets drained because they did not fit
@@ -86,6 +76,7 @@ class Client:
         self._start = 0  # buf[start:end] is read, but not handled
         self._end = 0
         self._skip = 0  # bytes of an oversize packet still to come
+        self._large = None  # (topic, payload, flags) of the one that is received into memory of its own
         self._flight.clear()
         self._asked.clear()
         self._out.clear()
@@ -221,13 +212,21 @@ class Client:
             self._view[:left] = self._view[self._start : self._end]
             self._start = 0
             self._end = left
+        if self._large:
+            into = memoryview(self._large[1])[-self._skip :]
+        else:
+            into = self._view[self._end :] if self._end else self._view
         try:
-            count = self._stream.readinto(self._view[self._end :] if self._end else self._view)
+            count = self._stream.readinto(into)
         except OSError:
             raise MqttError("closed-by-peer") from None
         if not count:
             return False
         self._received = now
+        if self._large:
+            self._skip -= count
+            self._drained = now
+            return True
         self._end += count
         if self._skip:
             gone = min(self._skip, self._end)  # start is 0 here: nothing else is kept while draining
@@ -237,7 +236,12 @@ class Client:
         return True
 
     def _handle_packet(self, now):
-        """Handles the packet at the start of the buffer. False when it is not there in full."""
+        """Handles one packet. False when it is not there in full."""
+        if self._large and not self._skip:
+            large = self._large
+            self._large = None
+            self._deliver(large[0], large[1], large[2])
+            return True
         start = self._start
         have = self._end - start
         if have < 2:
@@ -289,38 +293,43 @@ class Client:
         return size == 2 if first in (_PUBACK, _UNSUBACK) else first == _PINGRESP and size == 0
 
     def _drain(self, first, at, body_end, now):
-        """A PUBLISH that cannot fit: acknowledge it if need be and let the rest run through."""
-        if _qos(first):
-            if at + 2 > self._end:
+        """A PUBLISH that cannot fit: acknowledge it, and let the rest run through or into memory of its own."""
+        if at + 2 > self._end:
+            return False
+        topic_end = at + 2 + self._u16(at)
+        payload_at = topic_end + 2 if qos_of(first) else topic_end
+        if payload_at > body_end:
+            raise MqttError("malformed")
+        room = None
+        if payload_at - self._start <= self._size:  # a topic that fills the buffer is beyond help
+            if payload_at > self._end:
                 return False
-            id_at = at + 2 + self._u16(at)
-            if id_at + 2 > body_end:
-                raise MqttError("malformed")
-            if id_at + 2 - self._start <= self._size:  # a topic that fills the buffer is beyond help
-                if id_at + 2 > self._end:
-                    return False
-                self._acknowledge(id_at, now)
-        self.oversize += 1
+            if qos_of(first):
+                self._acknowledge(topic_end, now)
+            topic = bytes(self._view[at + 2 : topic_end])
+            room = self.on_large and self.on_large(topic, body_end - payload_at)
         self._skip = body_end - self._end
+        if room is None:
+            self.oversize += 1
+        else:
+            room[: self._end - payload_at] = self._view[payload_at : self._end]
+            self._large = (topic, room, first)
         self._start = self._end
         return True
 
     def _on_publish(self, first, at, body_end, now):
-        qos = _qos(first)
+        qos = qos_of(first)
         topic_end = at + 2 + self._u16(at)
         payload_at = topic_end + 2 if qos else topic_end
         if topic_end == at + 2 or payload_at > body_end:
             raise MqttError("malformed")
         if qos:
             self._acknowledge(topic_end, now)
+        self._deliver(self._view[at + 2 : topic_end], self._view[payload_at:body_end], first)
+
+    def _deliver(self, topic, payload, first):
         if self.on_message is not None:
-            self.on_message(
-                self._view[at + 2 : topic_end],
-                self._view[payload_at:body_end],
-                bool(first & 0x01),
-                qos,
-                bool(first & 0x08),
-            )
+            self.on_message(topic, payload, bool(first & 0x01), qos_of(first), bool(first & 0x08))
 
     def _acknowledge(self, id_at, now):
         if not self._u16(id_at):
@@ -354,7 +363,7 @@ class Client:
     def _on_connack(self, at):
         code = self._buf[at + 1]
         if code:
-            raise MqttError(_REFUSALS.get(code, "refused"))
+            raise MqttError(packets.REFUSALS.get(code, "refused"))
         if self._buf[at] > 1:  # 1: it kept a session that we did not ask for, which does no harm
             raise MqttError("malformed")
         self.connected = True
@@ -389,10 +398,3 @@ class Client:
 
     def _is_overdue(self, since, now):
         return now - max(since, self._drained) >= _ANSWER_MS  # answers queue behind what is drained
-
-
-def _qos(first):
-    qos = first >> 1 & 0x03
-    if qos > 1:
-        raise MqttError("unexpected" if qos == 2 else "malformed")  # QoS 2 was never asked for
-    return qos

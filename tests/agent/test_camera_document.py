@@ -62,9 +62,9 @@ def test_every_refusal_of_a_command_is_explained_and_no_other() -> None:
 
 def test_every_reason_for_a_missing_connection_is_explained_and_no_other() -> None:
     reasons = words(r'MqttError\("([a-z-]+)"', "mqtt", "link") - {"closed"}  # a bug, never the peer's doing
-    reasons |= words(r'"(refused-[a-z-]+)"', "mqtt") | words(r'_lost\("([a-z-]+)"', "link")
+    reasons |= words(r'"(refused-[a-z-]+)"', "packets") | words(r'_lost\("([a-z-]+)"', "link")
     reasons |= words(r'"((?:connect|tls|no-route|name)[a-z-]*)"', "sockets", "secure") - {"tls", "name"}
-    reasons |= words(r'MqttError\("[a-z-]+" if \w+ == 2 else "([a-z-]+)"', "mqtt") | {
+    reasons |= words(r'MqttError\("[a-z-]+" if \w+ == 2 else "([a-z-]+)"', "packets") | {
         "refused",
         "write-failed",
     }

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from camera_agent import link as link_module
 from camera_agent import protocol
 from camera_agent.link import WANTED_MAX, Link
 from camera_agent.outbox import Outbox
@@ -640,7 +641,29 @@ def test_an_oversize_block_is_refused(connected: Camera) -> None:
     assert connected.link.last_bad == "blob: too large"
 
 
-def test_the_largest_manifest_and_the_largest_block_fit_the_buffer(connected: Camera) -> None:
+def test_a_manifest_without_memory_for_it_is_told_to_whoever_wanted_it(
+    connected: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_size: int) -> bytearray:
+        raise MemoryError
+
+    monkeypatch.setattr(link_module, "bytearray", full, raising=False)
+    connected.broker.retained = {PREFIX + b"_release/balls-2": bytes(protocol.MANIFEST_BYTES)}
+    connected.link.want(connected.link.topics.release("balls-2"))
+    connected.settle()
+    assert connected.handled == [("release", ("balls-2",), None)]
+    assert connected.link.connected
+
+
+def test_a_message_that_is_too_large_for_a_manifest_gets_no_memory(connected: Camera) -> None:
+    connected.broker.retained = {PREFIX + b"_release/balls-2": bytes(protocol.MANIFEST_BYTES + 1)}
+    connected.link.want(connected.link.topics.release("balls-2"))
+    connected.settle()
+    assert connected.handled == []
+    assert connected.link.stats()["oversize"] == 1
+
+
+def test_the_largest_manifest_and_the_largest_block_come_through(connected: Camera) -> None:
     release = "r" * 64
     connected.broker.retained = {
         PREFIX + b"_release/" + release.encode(): bytes(protocol.MANIFEST_BYTES),

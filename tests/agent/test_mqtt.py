@@ -147,6 +147,37 @@ def test_the_same_messages_come_out_however_the_bytes_are_cut(
     assert session.stream.sent() == [(0x40, number.to_bytes(2)) for number in ids]
 
 
+@given(st.lists(MESSAGE, max_size=12), st.lists(st.integers(1, 80), max_size=40))
+def test_messages_that_do_not_fit_come_out_in_their_order_where_somebody_has_memory_for_them(
+    messages: list[tuple[bytes, bytes, bool, int, bool]], cuts: list[int]
+) -> None:
+    session = Session()
+    session.client.on_large = lambda _topic, size: bytearray(size)
+    wire = b""
+    for number, (topic, payload, retain, qos, dup) in enumerate(messages, start=1):
+        wire += publish(topic, payload, qos=qos, packet_id=number, retain=retain, dup=dup)
+    for cut in cuts:
+        session.stream.feed(wire[:cut])
+        wire = wire[cut:]
+    session.stream.feed(wire)
+    session.poll_all()
+    assert session.messages == messages
+    assert session.client.oversize == 0
+    acknowledged = [number.to_bytes(2) for number, message in enumerate(messages, start=1) if message[3]]
+    assert session.stream.sent() == [(0x40, body) for body in acknowledged]
+
+
+def test_a_message_that_does_not_fit_is_forgotten_with_its_connection() -> None:
+    session = Session()
+    session.client.on_large = lambda _topic, size: bytearray(size)
+    session.stream.feed(publish(b"some/topic", bytes(5000))[:1000])
+    session.poll_all()
+    session.client.start(session.stream, session.now, "cam-07")
+    session.stream.feed(CONNACK_OK, publish(b"t", b"after"))
+    session.poll_all()
+    assert [message[1] for message in session.messages] == [b"after"]
+
+
 def test_packets_that_arrive_a_byte_at_a_time_are_understood() -> None:
     session = Session()
     packet = publish(b"a/b", b"hello", qos=1, packet_id=258, retain=True)
@@ -230,6 +261,7 @@ def test_damaged_streams_raise_nothing_but_mqtt_error_and_never_hang(
         (b"\x30\x03\x00\x09t", "malformed"),  # topic longer than its packet
         (b"\x32\x04\x00\x01t\x00", "malformed"),  # no room for the packet id
         (b"\x32" + length(1000) + b"\x03\xe8" + bytes(400), "malformed"),  # the same, oversize
+        (b"\x30" + length(1000) + b"\x03\xe8" + bytes(400), "malformed"),  # and at QoS 0
         (b"\x30\x80\x80\x80\x80\x01", "malformed"),  # length of five bytes
     ],
 )

@@ -470,6 +470,23 @@ def test_no_room_for_the_manifest_is_no_accident_inside_the_link(
     refused(camera, TWO, "failed", "out-of-memory")
 
 
+def test_a_manifest_that_found_no_memory_in_the_link_ends_the_update_with_its_name(camera: Camera) -> None:
+    camera.want(TWO, 2).run()  # nothing is published yet
+    camera.updater.on_release(TWO.id, None)
+    camera.run()
+    assert camera.last() == ("failed", "out-of-memory")
+    assert camera.broker.wanted == []
+
+
+def test_a_manifest_in_memory_of_its_own_is_not_copied_again(camera: Camera) -> None:
+    camera.broker.publish(TWO)
+    manifest = camera.broker.retained.pop(f"_release/{TWO.id}")
+    camera.want(TWO, 2).run()
+    camera.updater.on_release(TWO.id, bytearray(manifest))
+    camera.run().classify().run()
+    assert runs(camera, TWO)
+
+
 def test_what_is_hashed_has_been_synced_before(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
     original = install.ContentCheck
     unsynced = []

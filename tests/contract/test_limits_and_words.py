@@ -58,8 +58,8 @@ def test_every_word_of_the_camera_is_short_enough_to_travel() -> None:
     assert all(0 < len(word) <= protocol.WORD_CHARS for word in said)
 
 
-def test_the_receive_buffer_holds_the_largest_packet_a_camera_wants() -> None:
+def test_the_receive_buffer_holds_the_largest_packet_a_camera_wants_apart_from_a_manifest() -> None:
     prefix = "fleet/v1"
-    longest = f"{prefix}/_release/{'r' * limits.RELEASE_ID_CHARS}"
-    packet = 1 + 4 + 2 + len(longest) + 2 + limits.MANIFEST_BYTES
-    assert packet <= protocol.receive_bytes(prefix)
+    longest = f"{prefix}/_blob/{'a' * 64}/{words.BLOCKS_MAX}"
+    for payload in (limits.BLOCK_BYTES, limits.DOWN_BYTES):
+        assert 1 + 4 + 2 + len(longest) + 2 + payload <= protocol.receive_bytes(prefix)
