@@ -21,6 +21,7 @@ import gc
 from camera_agent import crypto
 from camera_agent import led as led_words
 from camera_agent.commands import Commands
+from camera_agent.errors import StorageError
 from camera_agent.flight import Flight
 from camera_agent.heap import const, forget, load
 from camera_agent.led import Led
@@ -51,7 +52,7 @@ class Agent:
         self.hal = hal
         self.settings = settings
         self.is_over = False
-        self.outbox = Outbox(hal, settings["outbox_messages"], settings["outbox_bytes"])
+        self.outbox = _make_outbox(hal, settings)
         self.trouble = Trouble(hal, self.outbox.put)
         self.led = Led(hal, self.outbox.put)
         self.link = Link(hal, settings, self.outbox, self.status)
@@ -119,6 +120,7 @@ class Agent:
     def stop(self):
         """Send what is batched and leave the broker properly."""
         self._turn("vision", self.vision.flush)
+        self._turn("outbox", self.outbox.flush)
         self._turn("link", self.link.close)
 
     def last_words(self, error):
@@ -217,6 +219,8 @@ class Agent:
         """Everything a person should know, as words; `known` is updater.status()."""
         # whether there is a model now is what vision says; the updater's word is about the start
         found = [word for word in known["problems"] if word != "no-model"] + self.vision.problems()
+        if self.outbox.problem:
+            found.append(self.outbox.problem)
         if not self.settings["keys"]:
             found.append("no-keys")
         found += ["config-ignored:" + name for name in self.settings["ignored"]]
@@ -232,6 +236,7 @@ class Agent:
             self._look_at = now + _LOOK_MS
             self._tell_changes()
             self._note_absence(now)
+            self.outbox.tidy(now)
             self._consider_restart(now)
 
     def _choose_led(self):
@@ -328,6 +333,18 @@ class Agent:
         elif self.vision.wants_fresh_heap:
             self._fresh_heap_at = now + _FRESH_HEAP_MS
             self.outbox.put("event", {"kind": "restart", "text": "a model needs memory in one piece"})
+
+
+def _make_outbox(hal, settings):
+    size, messages, most = settings["spool_bytes"], settings["outbox_messages"], settings["outbox_bytes"]
+    if size:
+        try:
+            return load("spooling").SpooledOutbox(hal, messages, most, load("spool").open_spool(hal, size))
+        except StorageError as error:
+            outbox = Outbox(hal, messages, most)
+            outbox.problem = "spool-needs-card" if error.reason == "spool-needs-card" else "spool-failed"
+            return outbox
+    return Outbox(hal, messages, most)
 
 
 def run(hal):

@@ -27,6 +27,7 @@ _UNIX_2000 = const(946_684_800)  # what ports that count from 2000 are short of
 _NTP_WAIT_MS = const(1000)
 _NTP_EVERY_MS = const(6 * 3_600_000)
 _NTP_AGAIN_MS = const(300_000)
+_SECTOR = const(512)
 _NOTE_BYTES = const(256)
 _STM32_WATCHDOG_MS = const(32_000)  # its counter ends at 32.7 s
 # Names differ between ports, and so do the numbers behind them; numbers count only where a port has no name for them.
@@ -295,6 +296,16 @@ class Hal:
                 return files
         free = self.storage_info().get("free", 0)
         return regions.open_files(self._storage, free, slot_bytes, self.feed)
+
+    def open_spool(self, size):
+        """A region of at least this size for messages, in blocks of 512 bytes; None without an SD card: internal flash
+        wears out, and on some boards all of it is one block. StorageError."""
+        if not self._storage.startswith("/sdcard"):
+            return None
+        region = load("volume").allocate(self._storage + "/fleet/spool.bin", size, self.feed)
+        forget("volume")
+        region.unit = _SECTOR
+        return region
 
     def keep(self, text, name="note"):
         """Keep a short text over a restart. Raises OSError."""

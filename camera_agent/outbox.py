@@ -71,6 +71,7 @@ class Outbox:
         self.replaced = 0
         self.resent = 0
         self.receipted = 0
+        self.problem = None  # a word for the status
 
     def __len__(self):
         return len(self._held)
@@ -116,12 +117,15 @@ class Outbox:
         if channel == "status":
             self._replace_status()
         self._seq = seq
-        self._held.append(Message(seq, channel, payload))
+        self._held.append(self._new(seq, channel, payload))
         self._waiting += 1
         self.bytes += len(payload)
         while len(self._held) > self._most_messages or self.bytes > self._most_bytes:
             self._drop_one()
         return seq
+
+    def _new(self, seq, channel, payload):
+        return Message(seq, channel, payload)
 
     def _replace_status(self):
         for at in range(len(self._held) - 1, -1, -1):
@@ -138,9 +142,12 @@ class Outbox:
             if rank < least and (channel != "status" or len(self._held) == 1):
                 victim = at
                 least = rank
-        name = self._held[victim].channel.split("/")[0]
-        self.dropped[name] = self.dropped.get(name, 0) + 1
+        self._give_up(self._held[victim])
         self._take_out(victim)
+
+    def _give_up(self, message):
+        name = message.channel.split("/")[0]
+        self.dropped[name] = self.dropped.get(name, 0) + 1
 
     def _take_out(self, at):
         message = self._held.pop(at)
@@ -216,16 +223,27 @@ class Outbox:
     def ack(self, boot, ranges):
         """Takes out what fleetd has stored: inclusive ranges of seq. Returns how many. What was never sent is
         kept whatever is claimed, other boots are ignored."""
-        if boot != self.boot:
-            return 0
         before = len(self._held)
         for at in range(before - 1, -1, -1):
             message = self._held[at]
-            if message.was_sent and _covers(ranges, message.seq):
+            if self._is_of(message, boot) and message.was_sent and _covers(ranges, message.seq):
                 self._take_out(at)
+                self._received(message)
         gone = before - len(self._held)
         self.receipted += gone
         return gone
+
+    def _is_of(self, _message, boot):
+        return boot == self.boot
+
+    def _received(self, message):
+        """It has its receipt."""
+
+    def tidy(self, now):
+        """Nothing to do without a spool: camera_agent/spooling.py."""
+
+    def flush(self):
+        """Nothing to do without a spool."""
 
     def _set_due(self, message, due):
         message.due = due

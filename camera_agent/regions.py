@@ -40,6 +40,8 @@ def storage_error(error, doing):
 class FileRegion:
     """A region in an existing file: its whole blocks without the last one."""
 
+    unit = BLOCK  # what is written at once
+
     def __init__(self, path):
         self._path = path
         try:
@@ -67,7 +69,7 @@ class FileRegion:
 
     def write(self, offset, buf):
         """Overwrite whole blocks in place. Nothing is ever written past the region's end."""
-        if offset % BLOCK or len(buf) % BLOCK:
+        if offset % self.unit or len(buf) % self.unit:
             raise ValueError("only whole blocks are written")
         if offset < 0 or offset + len(buf) > self.size:
             raise StorageError("not-enough-storage", "%s has %d bytes" % (self._path, self.size))

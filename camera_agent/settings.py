@@ -96,6 +96,7 @@ FIELDS = {
     "telemetry_s": (CHANGEABLE["telemetry_s"], 30),
     "outbox_messages": (between(8, 10_000), 64),
     "outbox_bytes": (between(_OUTBOX_LEAST, 16_777_216), 24_576),
+    "spool_bytes": (between(16_384, 4_194_304), None),
     "connect_timeout_ms": (between(200, 10_000), 2000),
     "offline_reset_s": (between(0, 604_800), 3600),
     "slot_bytes": (between(49_152, protocol.CONTENT_BYTES + 12_288), None),

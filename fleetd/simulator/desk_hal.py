@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from camera_agent import regions
+from camera_agent import regions, volume
 from camera_agent.models import ModelError
 from camera_agent.secure import Secure
 from camera_agent.sockets import open_stream
@@ -202,6 +202,13 @@ class DeskHal:
         free = self.storage_info()["free"]
         wanted = None if self.faults.full_disk else (slot_bytes or SLOT_BYTES)
         return regions.open_files(str(self._folder), free, wanted, self.feed)
+
+    def open_spool(self, size: int) -> Any:
+        """A file, as on an SD card."""
+        (self._folder / "fleet").mkdir(exist_ok=True)
+        region = volume.allocate(str(self._folder / "fleet" / "spool.bin"), size, self.feed)
+        region.unit = 512
+        return region
 
     def keep(self, text: str, name: str = "note") -> None:
         """Keep a short text over a restart."""

@@ -62,6 +62,7 @@ def test_everything_that_can_be_set_is_taken() -> None:
         "outbox_bytes": 8000,
         "connect_timeout_ms": 3000,
         "offline_reset_s": 600,
+        "spool_bytes": 65536,
         "slot_bytes": 1_000_000,
         "watchdog_s": 0,
         "debug": True,
