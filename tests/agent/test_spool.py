@@ -181,7 +181,7 @@ class Box:
     def __init__(self, card: Card | None = None, **bounds: int) -> None:
         self.card = card or Card(400)
         self.hal: Any = FakeHal(seed=self.card.writes + 1)
-        self.hal.say = lambda _text: None
+        self.hal.say = lambda _text: None  # type: ignore[attr-defined]
         self.bounds = {"most_messages": 8, "most_bytes": 4096, **bounds}
         self.outbox: Any = SpooledOutbox(self.hal, spool=opened(self.card), **self.bounds)
 
