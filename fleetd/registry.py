@@ -102,6 +102,20 @@ class Registry:
                 work.access.record(actor, "camera.tag", name, {"tags": sorted(tags)}, self._clock())
             return self._view(self._get(work, name))
 
+    def move(self, name: str, site: str, *, actor: str) -> CameraView:
+        """Says at which site a camera is; an empty name: at none."""
+        if site and not TAG.fullmatch(site):
+            raise InvalidError(
+                f"{site!r} cannot be a site: use lower case letters, digits, dots, dashes and underscores, at most 63.",
+                site=site,
+            )
+        with self._store.transaction() as work:
+            camera = self._get(work, name)
+            if site != camera.site:
+                work.cameras.set_site(camera.id, site)
+                work.access.record(actor, "camera.move", name, {"site": site}, self._clock())
+            return self._view(self._get(work, name))
+
     def camera(self, name: str) -> CameraView:
         """One camera; UnknownCameraError when it is not enrolled."""
         with self._store.reading() as work:

@@ -22,7 +22,7 @@ LONGEST = 400  # lines in a module
 
 _BASE = {"errors", "logs"}
 _PURE = _BASE | {"protocol", "domain", "boards", "bundles"}
-_SERVICE = _PURE | {"ports"}  # services never import each other
+_SERVICE = _PURE | {"ports", "zones"}  # services never import each other
 _SERVICES = {"registry", "ota", "access", "delivery", "incidents", "recovery", "notices"}
 
 # Area of fleetd (a module, a package, or one module of a package) -> areas it may import besides itself.
@@ -36,6 +36,7 @@ MAY_USE: dict[str, set[str]] = {
     "provisioning": {"errors", "protocol"},
     "ports": {"domain", "protocol"},
     "settings": {"errors", "protocol"},
+    "zones": {"errors"},
     **dict.fromkeys(_SERVICES, _SERVICE),
     "updates": _SERVICE,  # the parts of ota
     "ota": _SERVICE | {"updates"},
@@ -184,7 +185,7 @@ def breaches(path: Path, root: Path = ROOT) -> Iterator[str]:
         elif library in sys.stdlib_module_names:
             if top == "domain" and library in IMPURE:
                 yield f"{name}: decisions do no I/O and read no clock"
-            if library == "datetime" and top != "jobs":  # APScheduler asks for it
+            if library == "datetime" and top not in {"jobs", "zones"}:  # APScheduler and zoneinfo ask for it
                 yield f"{name}: times are Unix seconds"
         elif library not in ANYWHERE:
             home = HOME.get(library, "nowhere yet, see HOME")

@@ -136,7 +136,19 @@ REASONS: Final[dict[str, Advice]] = {
         "The camera restarted during the transfer and takes it up again.",
         "Nothing; if it repeats, look at its power supply.",
     ),
+    "halted": Advice(
+        "fleetd halted the rollout and took the offer back.",
+        "Look at `fleetctl rollouts explain ROLLOUT`; `fleetctl rollouts resume` goes on.",
+    ),
+    "pinned": Advice(
+        "The camera is pinned to another release.",
+        "`fleetctl cameras unpin CAMERA` lets rollouts bring it anything again.",
+    ),
     # And why a rollout leaves a camera out from the start.
+    "higher-priority": Advice(
+        "Another rollout with a higher priority has the camera.",
+        "Wait for that rollout, or give this one a priority at least as high.",
+    ),
     "already-runs-it": Advice("The camera runs that release.", "Nothing."),
     "unsuitable-board": Advice(
         "The release was not made for the camera's board.",

@@ -10,11 +10,11 @@ ones, and `confirmed` counts only with the digest of the target's content. Whate
 makes no sense changes no state. States that end an assignment are final.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fleetd.domain.presence import Presence, PresenceRules, presence
-from fleetd.domain.records import Assignment, AssignmentState, UpdateReport
+from fleetd.domain.records import Assignment, AssignmentState, RolloutSettings, UpdateReport
 
 PENDING: Final = AssignmentState.PENDING
 OFFERED: Final = AssignmentState.OFFERED
@@ -103,6 +103,7 @@ class Watched:
     running: str | None
     running_digest: str | None
     trial: str | None
+    settings: RolloutSettings = field(default_factory=RolloutSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Change:
     detail: str | None = None
     blocks: tuple[int, int] | None = None
     deadline_at: float | None = None
+    retry_at: float | None = None  # pending again, but not before that
 
 
 def may_follow(current: AssignmentState, reported: AssignmentState) -> bool:

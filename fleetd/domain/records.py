@@ -15,6 +15,8 @@ class Camera:
     created_at: float
     tags: frozenset[str] = frozenset()
     note: str = ""
+    site: str = ""  # a place whose cameras share a link
+    pinned: str | None = None  # the one release that rollouts may bring to it
     seen_at: float | None = None
     connected: bool = False
     boot: str | None = None
@@ -96,6 +98,19 @@ class RolloutSettings:
     )
     health: bool = True  # whether it halts on what the model does, too
     ignore: tuple[str, ...] = ()  # signals of model health that halt nothing
+    start_at: float | None = None  # nothing is offered before
+    window: str | None = None  # hours in which offers are made, as windows.py reads them
+    at_once: int | None = None  # at most so many cameras of this rollout are at it at a time
+    site_at_once: int | None = None  # and so many of a site, whatever the rollout
+    site_per_hour: int | None = None  # at most so many offers an hour at a site
+    retries: int = 0  # so many times a camera's failure is tried again by itself
+    retry_after_s: float = 300.0  # first delay; doubles
+    retry_reasons: tuple[str, ...] = ("connection-lost", "busy", "low-power", "offer-not-taken")
+    priority: int = 0  # a rollout takes no camera from one with a higher priority
+    take_back: bool = False  # on a halt by fleetd cameras on trial go back, and the way back begins
+    way_back: str | None = (
+        None  # a release that brings the old content back: a rollout of it begins on such a halt
+    )
     canaries: int = 0  # so many cameras are a wave of their own before the percentages; 0: none
     accepted: int = 0  # bad outcomes that an operator accepted by resuming; they halt nothing any more
     accepted_lost: int = 0  # those among them that are cameras that fell silent
@@ -163,6 +178,21 @@ class Assignment:
     changed_at: float
     deadline_at: float | None
     finished_at: float | None
+    retry_at: float | None = None  # pending, but not before that
+    was_release: str | None = None  # what the camera ran when the rollout began
+    site: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to bring a release to a camera that came to an end, in whatever rollout."""
+
+    camera: str
+    release_id: str
+    rollout_id: int
+    at: float
+    state: str
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

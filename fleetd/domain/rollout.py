@@ -26,6 +26,8 @@ from fleetd.domain.assignment import CONFIRMED, HARM, LOST, OPEN, REJECTED
 from fleetd.domain.halting import Dark, darkness, excess
 from fleetd.domain.health import Finding, SignalName
 from fleetd.domain.records import AssignmentState, Camera, Release, RolloutSettings
+from fleetd.domain.retrying import MAX_DELAY_S, MAX_RETRIES, RETRYABLE
+from fleetd.domain.windows import parse_window
 from fleetd.errors import InvalidError
 
 MAX_WAVES: Final = 20
@@ -220,6 +222,7 @@ def check_waves(waves: Sequence[int]) -> tuple[int, ...]:
 
 def check_settings(settings: RolloutSettings) -> RolloutSettings:
     """The limits if they make sense, or an InvalidError."""
+    counts = (settings.at_once, settings.site_at_once, settings.site_per_hour)
     problems: Mapping[str, bool] = {
         "max_failed must be 0 or more": settings.max_failed < 0,
         "min_sample must be 1 or more": settings.min_sample < 1,
@@ -232,8 +235,21 @@ def check_settings(settings: RolloutSettings) -> RolloutSettings:
         "tolerated_silence must be a share from 0 to 1": not 0 <= settings.tolerated_silence <= 1,
         f"soak_s must be between 0 and {MAX_SOAK_S:.0f} seconds": not 0 <= settings.soak_s <= MAX_SOAK_S,
         "canaries must be 0 or more": settings.canaries < 0,
+        "at_once, site_at_once and site_per_hour must be 1 or more": any(
+            one is not None and one < 1 for one in counts
+        ),
+        f"retries must be between 0 and {MAX_RETRIES}": not 0 <= settings.retries <= MAX_RETRIES,
+        f"retry_after_s must be between 1 and {MAX_DELAY_S:.0f} seconds": not (
+            1 <= settings.retry_after_s <= MAX_DELAY_S
+        ),
+        f"retry_reasons takes {', '.join(RETRYABLE)}": not set(settings.retry_reasons) <= set(RETRYABLE),
+        "priority must be between -100 and 100": not -100 <= settings.priority <= 100,
+        "start_at must be a time": settings.start_at is not None and not 0 <= settings.start_at <= 2**40,
+        "way_back needs take_back": settings.way_back is not None and not settings.take_back,
         f"ignore takes {', '.join(SignalName)}": not set(settings.ignore) <= set(SignalName),
     }
+    if settings.window is not None:
+        parse_window(settings.window)
     wrong = [text for text, is_wrong in problems.items() if is_wrong]
     if wrong:
         raise InvalidError(
@@ -243,13 +259,24 @@ def check_settings(settings: RolloutSettings) -> RolloutSettings:
 
 
 def reason_to_skip(
-    camera: Camera, release: Release, boards: Sequence[str], *, reverted_before: bool, on_its_way: bool
+    camera: Camera,
+    release: Release,
+    boards: Sequence[str],
+    *,
+    reverted_before: bool,
+    on_its_way: bool,
+    held_by: int | None = None,
 ) -> tuple[str, str] | None:
     """Why this camera is not offered the release, as a word and a sentence; None when it is.
 
     What a camera has not said of itself speaks for it: an unknown board is offered, the camera refuses by
     itself what is not for it. `on_its_way`: another release is being brought to it, which this one ends.
+    `held_by`: the number of a rollout with a higher priority that has it.
     """
+    if held_by is not None:
+        return "higher-priority", f"Rollout {held_by} has it, with a higher priority."
+    if camera.pinned is not None and camera.pinned != release.id:
+        return "pinned", f"It is pinned to {camera.pinned}."
     same = camera.release_id == release.id and camera.release_digest == release.content_sha256
     if same and not on_its_way:
         return "already-runs-it", f"It reports that it runs {release.id}."

@@ -7,6 +7,8 @@
     firmware=4.8                     4.8 and 4.8.1, but not 4.80
     release=model-3                  cameras that report running that release
     presence=online                  new, online, late, offline, asleep or frozen
+    site=berlin                      cameras at that site
+    percent=10                       a tenth of them, always the same; a larger share only adds cameras
     tag=line-3, firmware=4.8         both (the comma and the word `and` are the same)
     tag=line-3 or tag=line-4         either; `and` binds more tightly than `or`
     tag=line-3 and not (id=cam-7 or presence=offline)
@@ -14,6 +16,7 @@
 A query is read once into a frozen tree; `str()` of a tree is a query that reads as the same tree.
 """
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +27,10 @@ from fleetd.errors import InvalidError
 
 MAX_CHARS: Final = 4096
 MAX_DEPTH: Final = 32  # parentheses and `not` inside each other
-KEYS: Final = ("id", "tag", "board", "firmware", "release", "presence")
+KEYS: Final = ("id", "tag", "board", "firmware", "release", "presence", "site", "percent")
 PRESENCES: Final = ("new", "online", "late", "offline", "asleep", "frozen")
 
+_PERCENT: Final = re.compile(r"[1-9][0-9]?|100")
 _PLAIN: Final = re.compile(r'[^\s,()="\\]+')
 _TOKEN: Final = re.compile(r'\s*(?:([,()=])|("(?:[^"\\]|\\.)*")|([^\s,()="\\]+)|(\S))', re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
@@ -157,6 +161,15 @@ def _is_present(value: str, _camera: Camera, presence: str) -> bool:
     return presence == value
 
 
+def _is_at(value: str, camera: Camera, _presence: str) -> bool:
+    return camera.site == value
+
+
+def _is_among(value: str, camera: Camera, _presence: str) -> bool:
+    place = int.from_bytes(hashlib.sha256(f"percent:{camera.name}".encode()).digest()[:8], "big")
+    return place < int(value) * 2**64 // 100
+
+
 _TESTS: Final[dict[str, Callable[[str, Camera, str], bool]]] = {
     "id": _is_id,
     "tag": _has_tag,
@@ -164,6 +177,8 @@ _TESTS: Final[dict[str, Callable[[str, Camera, str], bool]]] = {
     "firmware": _has_firmware,
     "release": _runs,
     "presence": _is_present,
+    "site": _is_at,
+    "percent": _is_among,
 }
 
 
@@ -234,6 +249,8 @@ class _Parser:
             raise self._unexpected(f"a value for `{key.text}`")
         if key.text == "presence" and text not in PRESENCES:
             raise self._unexpected(f"one of {', '.join(PRESENCES)}")
+        if key.text == "percent" and not _PERCENT.fullmatch(text):
+            raise self._unexpected("a whole number from 1 to 100")
         self._next += 1
         return Term(key.text, text)
 

@@ -9,7 +9,8 @@ from fleetd.domain.records import Camera
 from fleetd.store.tables import camera_state, camera_tags, cameras, facts, unknown_cameras
 
 _STATE = [column for column in camera_state.c if column.name not in ("camera_id", "status_seq")]
-_SELECT = sa.select(cameras.c.id, cameras.c.name, cameras.c.created_at, cameras.c.note, *_STATE).select_from(
+_OWN = [column for column in cameras.c if column.name not in ("secret_hash", "fresh_key")]
+_SELECT = sa.select(*_OWN, *_STATE).select_from(
     cameras.outerjoin(camera_state, camera_state.c.camera_id == cameras.c.id)
 )
 _RENAMED = {column.name for column in _STATE}
@@ -83,6 +84,16 @@ class SqlCameras:
         """Replaces the operator's note."""
         self._connection.execute(sa.update(cameras).where(cameras.c.id == camera_id).values(note=note))
 
+    def set_site(self, camera_id: int, site: str) -> None:
+        """Replaces the camera's site."""
+        self._connection.execute(sa.update(cameras).where(cameras.c.id == camera_id).values(site=site))
+
+    def set_pin(self, camera_id: int, release_id: str | None) -> None:
+        """Replaces the release that the camera is pinned to; None: it is not."""
+        self._connection.execute(
+            sa.update(cameras).where(cameras.c.id == camera_id).values(pinned=release_id)
+        )
+
     def set_led(self, camera_id: int, color: str, pattern: str, reason: str | None, at: float) -> None:
         """Notes the LED's state unless a newer one is known."""
         table = camera_state
@@ -108,4 +119,5 @@ def _camera(row: sa.Row[Any], tags: frozenset[str]) -> Camera:
     state["capabilities"] = tuple(state["capabilities"] or ())
     state["problems"] = tuple(state["problems"] or ())
     state["connected"] = bool(state["connected"])
-    return Camera(id=row.id, name=row.name, created_at=row.created_at, note=row.note, tags=tags, **state)
+    own = {column.name: row._mapping[column.name] for column in _OWN}
+    return Camera(**own, tags=tags, **state)

@@ -24,25 +24,25 @@ from fleetd.domain.records import (
     RolloutState,
     UpdateReport,
 )
-from fleetd.domain.rollout import StateCount
+from fleetd.store.attempts import SqlAttempts, attempts
 from fleetd.store.desired import SqlDesired
+from fleetd.store.offers import ASSIGNMENTS, SqlOffers, as_assignment
 from fleetd.store.tables import (
     assignments,
     boots,
     camera_state,
     cameras,
     desired,
+    facts,
     releases,
     rollouts,
     update_reports,
 )
 
 CHUNK: Final = 500  # ids in one IN (...)
+_DELETED: Final = "rollouts_deleted"  # the fact that keeps the highest number of a deleted rollout
 
 _IS_OPEN = assignments.c.state.in_(sorted(OPEN))
-_ASSIGNMENTS = sa.select(assignments, cameras.c.name.label("camera")).join(
-    cameras, cameras.c.id == assignments.c.camera_id
-)
 # The boot of the camera's last update report: whether it booted anew since.
 _REPORTED_BOOT = (
     sa.select(boots.c.boot)
@@ -56,6 +56,7 @@ _WATCHED = (
     sa.select(
         assignments,
         cameras.c.name.label("camera"),
+        cameras.c.site,
         releases.c.content_sha256,
         desired.c.generation.label("desired_generation"),
         desired.c.sent_generation,
@@ -78,7 +79,7 @@ _WATCHED = (
 )
 
 
-class SqlRollouts(SqlDesired):
+class SqlRollouts(SqlDesired, SqlOffers, SqlAttempts):
     """Implements `ports.Rollouts` inside one transaction."""
 
     # -- rollouts --------------------------------------------------------------------------------------------
@@ -96,6 +97,7 @@ class SqlRollouts(SqlDesired):
     ) -> Rollout:
         """Creates a running rollout at its first wave; `members` are (camera id, wave)."""
         insert = sa.insert(rollouts).values(
+            **self._number(),
             release_id=release_id,
             target=target,
             state=RolloutState.RUNNING,
@@ -120,6 +122,11 @@ class SqlRollouts(SqlDesired):
         ]
         if rows:
             self._connection.execute(sa.insert(assignments), rows)
+            runs = sa.select(camera_state.c.release_id).where(
+                camera_state.c.camera_id == assignments.c.camera_id
+            )
+            mine = sa.update(assignments).where(assignments.c.rollout_id == rollout_id)
+            self._connection.execute(mine.values(was_release=runs.scalar_subquery()))
         return Rollout(
             id=rollout_id,
             release_id=release_id,
@@ -168,31 +175,21 @@ class SqlRollouts(SqlDesired):
 
     def assignments(self, rollout_id: int) -> list[Assignment]:
         """A rollout's assignments by wave and camera."""
-        query = _ASSIGNMENTS.where(assignments.c.rollout_id == rollout_id)
+        query = ASSIGNMENTS.where(assignments.c.rollout_id == rollout_id)
         rows = self._connection.execute(query.order_by(assignments.c.wave, cameras.c.name))
-        return [_assignment(row) for row in rows]
+        return [as_assignment(row) for row in rows]
 
     def open_assignments(self, camera_id: int | None = None) -> list[Assignment]:
         """Assignments without an outcome yet, of all cameras or of one."""
-        query = _ASSIGNMENTS.where(_IS_OPEN).order_by(assignments.c.id)
+        query = ASSIGNMENTS.where(_IS_OPEN).order_by(assignments.c.id)
         if camera_id is not None:
             query = query.where(assignments.c.camera_id == camera_id)
-        return [_assignment(row) for row in self._connection.execute(query)]
+        return [as_assignment(row) for row in self._connection.execute(query)]
 
     def open_releases(self) -> frozenset[str]:
         """The releases that open assignments are about."""
         query = sa.select(assignments.c.release_id).where(_IS_OPEN).distinct()
         return frozenset(self._connection.execute(query).scalars())
-
-    def pending(self, rollout_id: int, up_to_wave: int, limit: int) -> list[Assignment]:
-        """Assignments of the waves begun that are still to be offered, first waves first."""
-        query = _ASSIGNMENTS.where(
-            assignments.c.rollout_id == rollout_id,
-            assignments.c.state == PENDING,
-            assignments.c.wave <= up_to_wave,
-        )
-        rows = self._connection.execute(query.order_by(assignments.c.wave, assignments.c.id).limit(limit))
-        return [_assignment(row) for row in rows]
 
     def watched(self, camera_ids: Collection[int] | None = None) -> list[Watched]:
         """Open assignments that were offered at least once, with all that decides about them."""
@@ -206,26 +203,35 @@ class SqlRollouts(SqlDesired):
                 rows.extend(self._connection.execute(_WATCHED.where(mine)))
         limits = sa.select(rollouts.c.id, rollouts.c.settings)
         limits = limits.where(rollouts.c.id.in_({row.rollout_id for row in rows}))
-        silence = {row.id: _settings(row.settings).silence_s for row in self._connection.execute(limits)}
-        return [_watched(row, silence[row.rollout_id]) for row in rows]
-
-    def counts(self, rollout_id: int) -> list[StateCount]:
-        """How many cameras of each wave are in which state. An offer without a deadline waits for its camera."""
-        away = assignments.c.deadline_at.is_(None)
-        query = sa.select(assignments.c.wave, assignments.c.state, away, sa.func.count())
-        query = query.where(assignments.c.rollout_id == rollout_id)
-        query = query.group_by(assignments.c.wave, assignments.c.state, away)
-        return [
-            StateCount(wave, AssignmentState(state), state == OFFERED and bool(is_away), number)
-            for wave, state, is_away, number in self._connection.execute(query)
-        ]
+        known = {row.id: read_settings(row.settings) for row in self._connection.execute(limits)}
+        return [_watched(row, known[row.rollout_id]) for row in rows]
 
     def reverted(self, release_id: str) -> frozenset[int]:
-        """Ids of cameras that reverted this release, in whatever rollout."""
-        query = sa.select(assignments.c.camera_id).where(
-            assignments.c.release_id == release_id, assignments.c.state == REVERTED
+        """Ids of cameras that reverted this release, in whatever rollout, deleted ones too."""
+        queries = (
+            sa.select(table.c.camera_id).where(table.c.release_id == release_id, table.c.state == REVERTED)
+            for table in (assignments, attempts)
         )
-        return frozenset(self._connection.execute(query).scalars())
+        return frozenset(self._connection.execute(sa.union(*queries)).scalars())
+
+    def remove(self, rollout_id: int) -> None:
+        """Deletes a rollout with its assignments; what was tried stays, and its number is not given again."""
+        self._connection.execute(sa.delete(rollouts).where(rollouts.c.id == rollout_id))
+        mine = facts.c.name == _DELETED
+        before = self._connection.execute(sa.select(facts.c.value).where(mine)).scalar()
+        highest = str(max(rollout_id, int(before or 0)))
+        if before is None:
+            self._connection.execute(sa.insert(facts).values(name=_DELETED, value=highest))
+        else:
+            self._connection.execute(sa.update(facts).where(mine).values(value=highest))
+
+    def _number(self) -> dict[str, int]:
+        """The number of the next rollout, where the database would give that of a deleted one again."""
+        if self._connection.dialect.name != "sqlite":
+            return {}
+        deleted = self._connection.execute(sa.select(facts.c.value).where(facts.c.name == _DELETED)).scalar()
+        newest = self._connection.execute(sa.select(sa.func.max(rollouts.c.id))).scalar()
+        return {"id": int(deleted) + 1} if deleted is not None and int(deleted) > (newest or 0) else {}
 
     def advance(
         self,
@@ -238,6 +244,7 @@ class SqlRollouts(SqlDesired):
         generation: int | None = None,
         blocks: tuple[int, int] | None = None,
         deadline_at: float | None = None,
+        retry_at: float | None = None,
     ) -> bool:
         """Moves an assignment that is still in `assignment.state`; False when it is not.
 
@@ -249,6 +256,7 @@ class SqlRollouts(SqlDesired):
             "reason": reason,
             "detail": detail,
             "deadline_at": deadline_at,
+            "retry_at": retry_at,
             "finished_at": now if state in TERMINAL else None,
         }
         if state != assignment.state or blocks is not None:
@@ -276,32 +284,31 @@ class SqlRollouts(SqlDesired):
         return [UpdateReport(**row._mapping) for row in self._connection.execute(query)]
 
 
-def _settings(stored: Mapping[str, Any]) -> RolloutSettings:
+def read_settings(stored: Mapping[str, Any]) -> RolloutSettings:
+    """Settings as they were stored, by whatever version."""
     known = RolloutSettings.__dataclass_fields__
-    facts = {name: value for name, value in stored.items() if name in known}
-    return RolloutSettings(**{**facts, "ignore": tuple(facts.get("ignore", ()))})
+    plain: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored.items()
+        if name in known
+    }
+    return RolloutSettings(**plain)
 
 
 def _rollout(row: sa.Row[Any]) -> Rollout:
-    facts = dict(row._mapping)
-    facts["state"] = RolloutState(facts["state"])
-    facts["waves"] = tuple(facts["waves"])
-    facts["settings"] = _settings(facts["settings"])
-    return Rollout(**facts)
+    found = dict(row._mapping)
+    found["state"] = RolloutState(found["state"])
+    found["waves"] = tuple(found["waves"])
+    found["settings"] = read_settings(found["settings"])
+    return Rollout(**found)
 
 
-def _assignment(row: sa.Row[Any]) -> Assignment:
-    known = row._mapping
-    facts = {name: known[name] for name in Assignment.__dataclass_fields__}
-    facts["state"] = AssignmentState(facts["state"])
-    return Assignment(**facts)
-
-
-def _watched(row: sa.Row[Any], silence_s: float) -> Watched:
+def _watched(row: sa.Row[Any], settings: RolloutSettings) -> Watched:
     return Watched(
-        assignment=_assignment(row),
+        assignment=as_assignment(row),
         content_sha256=row.content_sha256,
-        silence_s=silence_s,
+        silence_s=settings.silence_s,
+        settings=settings,
         desired_generation=row.desired_generation,
         desired_release=row.desired_release,
         sent_generation=row.sent_generation,

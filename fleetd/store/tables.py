@@ -73,6 +73,8 @@ cameras = Table(
     Column("secret_hash", String(64)),  # SHA-256 of a random 160-bit credential
     Column("fresh_key", String(64)),  # with which answers to the camera's nonces are authenticated
     Column("note", Text, nullable=False, server_default=""),
+    Column("site", String(63), nullable=False, server_default=""),
+    Column("pinned", String(64)),  # the one release that rollouts may bring to it
 )
 
 camera_tags = Table(
@@ -193,9 +195,12 @@ assignments = Table(
     Column("changed_at", Float, nullable=False),
     Column("deadline_at", Float),  # when silence becomes an answer
     Column("finished_at", Float),
+    Column("retry_at", Float),  # pending again after a failure, but not before that
+    Column("was_release", String(64)),  # what the camera ran when the rollout began
     UniqueConstraint("rollout_id", "camera_id"),
     Index("ix_assignments_camera_id_state", "camera_id", "state"),
     Index("ix_assignments_state_deadline_at", "state", "deadline_at"),
+    Index("ix_assignments_offered_at", "offered_at"),
 )
 
 # Intent is written with the state; a job publishes what is not yet published (`sent_generation` behind).

@@ -10,7 +10,8 @@ from typing import Final
 
 from fleetd.domain import assignment as lifecycle
 from fleetd.domain.assignment import Change, Watched
-from fleetd.domain.records import Assignment, AssignmentState, Release, Rollout, RolloutState
+from fleetd.domain.records import Assignment, AssignmentState, Rollout, RolloutState
+from fleetd.domain.retrying import MAX_RETRIES, again
 from fleetd.errors import ConflictError
 from fleetd.logs import get_logger
 from fleetd.ports import UnitOfWork
@@ -24,8 +25,12 @@ BATCH: Final = 200  # cameras or reports in one transaction: others write too
 def apply(work: UnitOfWork, watched: Watched, change: Change, now: float) -> Watched:
     """Writes what became of an assignment and answers it as it is now."""
     current = watched.assignment
-    _advance(work, current, change, now)
     if change.state in lifecycle.UNDONE:
+        work.rollouts.note_attempt(current, change.state, change.reason, now)
+        spent = len(work.rollouts.attempts(current.camera_id, current.release_id, MAX_RETRIES + 2))
+        change = again(current, change, watched.settings, spent, now) or change
+    advance(work, current, change, now)
+    if change.state in lifecycle.UNDONE or change.retry_at is not None:
         _take_back(work, current, now)
     if change.state in lifecycle.TERMINAL:
         facts = {
@@ -35,6 +40,9 @@ def apply(work: UnitOfWork, watched: Watched, change: Change, now: float) -> Wat
             "was": current.state.value,
         }
         work.access.record(FLEETD, f"update.{change.state}", current.camera, facts, now)
+    elif change.retry_at is not None:
+        facts = {"rollout": current.rollout_id, "release": current.release_id, "reason": change.reason}
+        work.access.record(FLEETD, "update.retry", current.camera, facts, now)
     done, total = change.blocks or (current.blocks_done, current.blocks_total)
     changed = replace(
         current,
@@ -44,28 +52,14 @@ def apply(work: UnitOfWork, watched: Watched, change: Change, now: float) -> Wat
         blocks_done=done,
         blocks_total=total,
         deadline_at=change.deadline_at,
+        retry_at=change.retry_at,
     )
     return replace(watched, assignment=changed)
 
 
-def offer(work: UnitOfWork, rollout: Rollout, release: Release, now: float) -> None:
-    """Offers the release to the next cameras of the waves begun, a batch at a time."""
-    offered: dict[str, int] = {}
-    for one in work.rollouts.pending(rollout.id, rollout.wave, BATCH):
-        desired = work.rollouts.set_desired(
-            one.camera_id, release_id=release.id, digest=release.digest, deadline=None, now=now
-        )
-        change = Change(lifecycle.OFFERED, deadline_at=now + rollout.settings.silence_s)
-        _advance(work, one, change, now, generation=desired.generation)
-        offered[one.camera] = desired.generation
-    if offered:
-        facts = {"release": release.id, "wave": rollout.wave, "cameras": offered}
-        work.access.record(FLEETD, "rollout.offer", str(rollout.id), facts, now)
-
-
 def end(work: UnitOfWork, current: Assignment, state: AssignmentState, reason: str, now: float) -> None:
     """Ends an assignment from our side, or sets it back, and takes its offer back."""
-    _advance(work, current, Change(state, reason), now)
+    advance(work, current, Change(state, reason), now)
     _take_back(work, current, now)
 
 
@@ -110,9 +104,10 @@ def change_rollout(
     return rollout
 
 
-def _advance(
+def advance(
     work: UnitOfWork, current: Assignment, change: Change, now: float, *, generation: int | None = None
 ) -> None:
+    """Writes a change of an assignment that is still in the state it was seen in; ConflictError when it is not."""
     if not work.rollouts.advance(
         current,
         state=change.state,
@@ -122,6 +117,7 @@ def _advance(
         generation=generation,
         blocks=change.blocks,
         deadline_at=change.deadline_at,
+        retry_at=change.retry_at,
     ):
         raise ConflictError(
             f"The update of {current.camera} is no longer {current.state}. Nothing was changed."

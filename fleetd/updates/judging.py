@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fleetd.domain.health import Finding, SignalName, judge
+from fleetd.domain.pacing import is_paced
+from fleetd.domain.presence import PresenceRules
 from fleetd.domain.records import Release, Rollout
 from fleetd.domain.rollout import Evidence, Move, Step, Tally, count, next_step, soaking
 from fleetd.ports import UnitOfWork
@@ -34,12 +36,13 @@ def bucket_seconds(soak_s: float) -> float:
 class Judge:
     """Judges rollouts. What cameras see is read anew once in half a bucket, and before anything irrevocable."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: PresenceRules) -> None:
+        self._rules = rules
         self._seen: dict[int, tuple[float, tuple[object, ...], Evidence]] = {}
 
     def verdict(self, work: UnitOfWork, rollout: Rollout, now: float) -> Verdict:
         """What this rollout does now, if it runs."""
-        offered, wave = tallies(work, rollout)
+        offered, wave = tallies(work, rollout, now, self._rules)
         settled = work.health.settled_at(rollout.id, rollout.wave)
         left = soaking(settled, rollout.settings.soak_s, now)
         known = Evidence(soaking_s=left)
@@ -80,17 +83,20 @@ def observe(work: UnitOfWork, rollout: Rollout, now: float) -> Evidence:
     return Evidence(dark, findings)
 
 
-def tallies(work: UnitOfWork, rollout: Rollout) -> tuple[Tally, Tally]:
+def tallies(work: UnitOfWork, rollout: Rollout, now: float, rules: PresenceRules) -> tuple[Tally, Tally]:
     """All waves begun so far, and the newest of them."""
-    counts = [one for one in work.rollouts.counts(rollout.id) if one.wave <= rollout.wave]
+    there = rules if is_paced(rollout.settings) else None
+    counts = [
+        one for one in work.rollouts.counts(rollout.id, now=now, there=there) if one.wave <= rollout.wave
+    ]
     return count(counts), count(one for one in counts if one.wave == rollout.wave)
 
 
-def accept_so_far(work: UnitOfWork, rollout: Rollout, now: float) -> Rollout:
+def accept_so_far(work: UnitOfWork, rollout: Rollout, now: float, rules: PresenceRules) -> Rollout:
     """The rollout past what halted it: harm done so far no longer counts, signals that moved are ignored from now
     on, a barren wave is left behind.
     """
-    offered, wave = tallies(work, rollout)
+    offered, wave = tallies(work, rollout, now, rules)
     settings = replace(rollout.settings, accepted=offered.harmed, accepted_lost=offered.lost)
     if settings.health and offered.confirmed:
         seen = observe(work, rollout, now)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleetd.domain.presence import PresenceRules, presence
-from fleetd.domain.records import Camera, Release
+from fleetd.domain.records import Camera, Release, RolloutState
 from fleetd.domain.rollout import reason_to_skip, split
 from fleetd.domain.target import Target, matches
 from fleetd.errors import InvalidError
@@ -53,6 +53,7 @@ def plan(
     now: float,
     rules: PresenceRules,
     canaries: int = 0,
+    priority: int = 0,
     only: frozenset[str] | None = None,
 ) -> Plan:
     """Sorts the cameras that a query names (`only`: of these). The release's id is the salt of the waves, so
@@ -60,6 +61,7 @@ def plan(
     """
     boards = described(work.releases.manifest(release.id)).boards
     reverted = work.rollouts.reverted(release.id)
+    held = _held(work, priority)
     other = {one.camera_id for one in work.rollouts.open_assignments() if one.release_id != release.id}
     chosen: list[Camera] = []
     skipped: list[Skipped] = []
@@ -68,7 +70,12 @@ def plan(
         if not matches(query, camera, seen) or (only is not None and camera.name not in only):
             continue
         why = reason_to_skip(
-            camera, release, boards, reverted_before=camera.id in reverted, on_its_way=camera.id in other
+            camera,
+            release,
+            boards,
+            reverted_before=camera.id in reverted,
+            on_its_way=camera.id in other,
+            held_by=held.get(camera.id),
         )
         if why is None:
             chosen.append(camera)
@@ -77,3 +84,14 @@ def plan(
     wave = split((camera.name for camera in chosen), waves, release.id, canaries)
     members = sorted(((camera, wave[camera.name]) for camera in chosen), key=lambda member: member[1])
     return Plan(members, skipped)
+
+
+def _held(work: UnitOfWork, priority: int) -> dict[int, int]:
+    """Cameras that another rollout with a higher priority has, with its number."""
+    going = (RolloutState.RUNNING, RolloutState.PAUSED)
+    higher = {one.id for one in work.rollouts.all(going) if one.settings.priority > priority}
+    if not higher:
+        return {}
+    return {
+        one.camera_id: one.rollout_id for one in work.rollouts.open_assignments() if one.rollout_id in higher
+    }

@@ -13,11 +13,12 @@ from fleetd.domain.assignment import Change, Watched
 from fleetd.domain.presence import PresenceRules
 from fleetd.domain.records import Rollout, RolloutState, UpdateReport
 from fleetd.domain.rollout import Move, Step
-from fleetd.errors import UnknownReleaseError
 from fleetd.logs import get_logger
 from fleetd.ports import Store, UnitOfWork
-from fleetd.updates.changes import BATCH, FLEETD, apply, change_rollout, halt, offer
+from fleetd.updates.changes import BATCH, FLEETD, apply, change_rollout
 from fleetd.updates.judging import Judge
+from fleetd.updates.offering import due, offer
+from fleetd.updates.stopping import stop
 
 log = get_logger(__name__)
 
@@ -33,7 +34,7 @@ class Progress:
         self._store = store
         self._rules = rules
         self._listening = listening
-        self._judge = Judge()
+        self._judge = Judge(rules)
         self._looked_at: float | None = None  # None: cameras could not be heard
 
     def step(self, now: float) -> bool:
@@ -116,7 +117,7 @@ class Progress:
                 return False
             rollout, step = due
             if step.move is Move.HALT:
-                halt(work, rollout, step.reason, now, FLEETD)
+                stop(work, rollout, step, now, self._rules)
                 return True
             if step.move is Move.FINISH:
                 done = replace(rollout, state=RolloutState.COMPLETED, reason=step.reason, finished_at=now)
@@ -125,17 +126,15 @@ class Progress:
             if step.move is Move.WIDEN:
                 rollout = replace(rollout, wave=rollout.wave + 1)
                 change_rollout(work, rollout, rollout.state, "widen", FLEETD, now, step.reason)
-            release = work.releases.get(rollout.release_id)
-            if release is None:
-                raise UnknownReleaseError(release=rollout.release_id)
-            offer(work, rollout, release, now)
+            offer(work, rollout, now, self._rules)
         return True
 
     def _next_rollout(self, work: UnitOfWork, now: float) -> tuple[Rollout, Step] | None:
-        """The oldest running rollout for which something is to be done, and what."""
-        for rollout in reversed(work.rollouts.all({RolloutState.RUNNING})):
+        """The running rollout for which something is to be done, and what: the highest priority, then the oldest."""
+        running = work.rollouts.all({RolloutState.RUNNING})
+        for rollout in sorted(running, key=lambda one: (-one.settings.priority, one.id)):
             step = self._judge.verdict(work, rollout, now).step
-            if step.move is not Move.HOLD or work.rollouts.pending(rollout.id, rollout.wave, 1):
+            if step.move is not Move.HOLD or due(work, rollout, now, self._rules):
                 return rollout, step
         return None
 

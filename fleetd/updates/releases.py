@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from fleetd.bundles.encodings import cut
 from fleetd.bundles.release import CheckedRelease
 from fleetd.domain.records import Release
-from fleetd.errors import InvalidError
+from fleetd.errors import InvalidError, UnknownReleaseError
 from fleetd.ports import Store, UnitOfWork
 from fleetd.protocol.manifest import HEADER_BYTES, Manifest
 
@@ -13,6 +13,14 @@ from fleetd.protocol.manifest import HEADER_BYTES, Manifest
 def described(manifest: bytes) -> Manifest:
     """What a stored manifest says; its signature was checked before it was stored."""
     return Manifest.model_validate_json(manifest[HEADER_BYTES:])
+
+
+def known_release(work: UnitOfWork, release_id: str) -> Release:
+    """The release, or UnknownReleaseError."""
+    release = work.releases.get(release_id)
+    if release is None:
+        raise UnknownReleaseError(release=release_id)
+    return release
 
 
 def check_key(work: UnitOfWork, release: Release) -> None:

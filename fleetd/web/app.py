@@ -19,7 +19,18 @@ from fleetd.ports import Clock
 from fleetd.recovery import RecoveryService
 from fleetd.registry import Registry
 from fleetd.web import access as access_routes
-from fleetd.web import cameras, commands, history, incidents, keys, recovery, releases, rollouts, system
+from fleetd.web import (
+    cameras,
+    commands,
+    explaining,
+    history,
+    incidents,
+    keys,
+    recovery,
+    releases,
+    rollouts,
+    system,
+)
 from fleetd.web.errors import ErrorOut, error_response, from_http, malformed
 from fleetd.web.gate import Gate
 from fleetd.web.services import Services
@@ -35,6 +46,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     rollouts.router,
     incidents.router,
     recovery.router,
+    explaining.router,
     access_routes.router,
 )
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from fleetd.protocol.messages import LedColor, LedPattern
 from fleetd.registry import CameraView
-from fleetd.web.inputs import Body, CameraId, CameraPath, Line, ShortLine, SinceQuery, Tag, Target
-from fleetd.web.services import Admin, Operator, RegistryService, Viewer
+from fleetd.web.inputs import Body, CameraId, CameraPath, Line, ReleaseId, ShortLine, SinceQuery, Tag, Target
+from fleetd.web.services import Admin, Operator, OtaService, RegistryService, Viewer
 
 router = APIRouter(prefix="/cameras", tags=["cameras"])
 TAGS_PER_REQUEST = 64
@@ -40,6 +40,8 @@ class CameraOut(BaseModel):
     presence: str
     silent_s: float | None
     tags: list[str]
+    site: str
+    pinned: str | None
     note: str
     created_at: float
     seen_at: float | None
@@ -87,6 +89,8 @@ class CameraOut(BaseModel):
             presence=str(view.presence),
             silent_s=view.silent_s,
             tags=sorted(camera.tags),
+            site=camera.site,
+            pinned=camera.pinned,
             note=camera.note,
             created_at=camera.created_at,
             seen_at=camera.seen_at,
@@ -134,10 +138,17 @@ class SecretOut(BaseModel):
 
 
 class TagsIn(Body):
-    """Tags to put on and to take off a camera."""
+    """Tags to put on and to take off a camera, and the site it is at (empty: none)."""
 
     add_tags: list[Tag] = Field(default_factory=list, max_length=TAGS_PER_REQUEST)
     remove_tags: list[Tag] = Field(default_factory=list, max_length=TAGS_PER_REQUEST)
+    site: Annotated[Line | None, Field(max_length=63)] = None
+
+
+class PinIn(Body):
+    """The release to keep a camera at; without one: what it runs."""
+
+    release: ReleaseId | None = None
 
 
 class SightingIn(Body):
@@ -185,8 +196,26 @@ def show(name: CameraPath, registry: RegistryService, _: Viewer) -> CameraOut:
 
 @router.patch("/{name}")
 def tag(name: CameraPath, body: TagsIn, registry: RegistryService, actor: Operator) -> CameraOut:
-    """Puts tags on a camera and takes others off."""
+    """Puts tags on a camera, takes others off, says at which site it is."""
+    if body.site is not None:
+        registry.move(name, body.site, actor=actor)
     return CameraOut.of(registry.tag(name, add=body.add_tags, remove=body.remove_tags, actor=actor))
+
+
+@router.put("/{name}/pin")
+def pin(
+    name: CameraPath, body: PinIn, ota: OtaService, registry: RegistryService, actor: Operator
+) -> CameraOut:
+    """Keeps a camera at a release: rollouts of others leave it out, and what is on its way is taken back."""
+    ota.pin(name, body.release, actor=actor)
+    return CameraOut.of(registry.camera(name))
+
+
+@router.delete("/{name}/pin")
+def unpin(name: CameraPath, ota: OtaService, registry: RegistryService, actor: Operator) -> CameraOut:
+    """Lets rollouts bring the camera anything again."""
+    ota.unpin(name, actor=actor)
+    return CameraOut.of(registry.camera(name))
 
 
 @router.delete("/{name}", status_code=status.HTTP_204_NO_CONTENT)

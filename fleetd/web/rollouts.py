@@ -7,13 +7,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleetd.domain.health import SignalName
 from fleetd.domain.records import AssignmentState, RolloutSettings, RolloutState
+from fleetd.domain.retrying import MAX_DELAY_S, MAX_RETRIES, RETRYABLE
 from fleetd.domain.rollout import MAX_SILENCE_S, MAX_SOAK_S, MAX_WAVES
+from fleetd.domain.windows import MAX_CHARS
 from fleetd.ota import RolloutPreview, RolloutView
-from fleetd.web.inputs import Body, NewestQuery, ReleaseId, RolloutPath, Target
+from fleetd.web.inputs import Body, Line, NewestQuery, ReleaseId, RolloutPath, ShortLine, Target, UnixSeconds
 from fleetd.web.services import Operator, OtaService, Viewer
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 _DEFAULTS: Final = RolloutSettings()
+Limit = Annotated[int | None, Field(ge=1, le=1_000_000)]
 
 
 class SettingsIn(Body):
@@ -27,6 +30,17 @@ class SettingsIn(Body):
     soak_s: float = Field(_DEFAULTS.soak_s, ge=0, le=MAX_SOAK_S)
     health: bool = _DEFAULTS.health
     ignore: tuple[SignalName, ...] = Field((), max_length=len(SignalName))
+    start_at: UnixSeconds | None = None
+    window: Annotated[Line | None, Field(max_length=MAX_CHARS)] = None
+    at_once: Limit = None
+    site_at_once: Limit = None
+    site_per_hour: Limit = None
+    retries: int = Field(_DEFAULTS.retries, ge=0, le=MAX_RETRIES)
+    retry_after_s: float = Field(_DEFAULTS.retry_after_s, ge=1, le=MAX_DELAY_S)
+    retry_reasons: tuple[ShortLine, ...] = Field(_DEFAULTS.retry_reasons, max_length=len(RETRYABLE))
+    priority: int = Field(_DEFAULTS.priority, ge=-100, le=100)
+    take_back: bool = _DEFAULTS.take_back
+    way_back: ReleaseId | None = None
 
 
 class PreviewIn(Body):
@@ -62,6 +76,17 @@ class SettingsOut(BaseModel):
     health: bool
     ignore: list[str]
     canaries: int
+    start_at: float | None
+    window: str | None
+    at_once: int | None
+    site_at_once: int | None
+    site_per_hour: int | None
+    retries: int
+    retry_after_s: float
+    retry_reasons: list[str]
+    priority: int
+    take_back: bool
+    way_back: str | None
     accepted: int
 
 
@@ -89,7 +114,9 @@ class AssignmentOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     camera: str
+    site: str
     release_id: str
+    was_release: str | None
     wave: int
     state: AssignmentState
     reason: str | None
@@ -101,6 +128,7 @@ class AssignmentOut(BaseModel):
     offered_at: float | None
     changed_at: float
     deadline_at: float | None
+    retry_at: float | None
     finished_at: float | None
 
 
@@ -158,6 +186,12 @@ class RetriedOut(BaseModel):
     id: int
 
 
+class RevertIn(Body):
+    """The release that brings the old content back."""
+
+    release: ReleaseId
+
+
 @router.post("/preview")
 def preview(body: PreviewIn, ota: OtaService, _: Operator) -> PreviewOut:
     """What a rollout would do, without doing it."""
@@ -211,3 +245,15 @@ def cancel(rollout_id: RolloutPath, ota: OtaService, actor: Operator) -> Rollout
 def retry(rollout_id: RolloutPath, ota: OtaService, actor: Operator) -> RetriedOut:
     """Offers the release again, in a new rollout, to the cameras that failed or fell silent."""
     return RetriedOut(id=ota.retry(rollout_id, actor=actor))
+
+
+@router.post("/{rollout_id}/revert", status_code=status.HTTP_201_CREATED)
+def revert(rollout_id: RolloutPath, body: RevertIn, ota: OtaService, actor: Operator) -> RolloutOut:
+    """Brings another, newer release to the cameras that took this rollout's; ends it if it still goes on."""
+    return RolloutOut.model_validate(ota.revert(rollout_id, body.release, actor=actor))
+
+
+@router.delete("/{rollout_id}", status_code=status.HTTP_204_NO_CONTENT)
+def delete(rollout_id: RolloutPath, ota: OtaService, actor: Operator) -> None:
+    """Forgets a rollout that has ended. What cameras reverted and the audit trail are kept."""
+    ota.delete(rollout_id, actor=actor)

@@ -86,6 +86,12 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("POST", "/rollouts/{rollout}/resume", OPERATOR, None, 200),
     ("POST", "/rollouts/{rollout}/cancel", OPERATOR, None, 200),
     ("POST", "/rollouts/{rollout}/retry", OPERATOR, None, 422),  # nothing has failed in it
+    ("POST", "/rollouts/{rollout}/revert", OPERATOR, {"release": "{release}"}, 422),  # nobody has taken it
+    ("DELETE", "/rollouts/{rollout}", OPERATOR, None, 409),  # it still runs
+    ("GET", "/rollouts/{rollout}/explain", VIEWER, None, 200),
+    ("GET", "/cameras/cam-1/explain", VIEWER, None, 200),
+    ("PUT", "/cameras/cam-1/pin", OPERATOR, {"release": "{release}"}, 200),
+    ("DELETE", "/cameras/cam-1/pin", OPERATOR, None, 200),
     ("GET", "/tokens", ADMIN, None, 200),
     ("POST", "/tokens", ADMIN, {"name": "newcomer", "role": "viewer"}, 201),
     ("DELETE", "/tokens/spare", ADMIN, None, 204),

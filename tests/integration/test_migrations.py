@@ -95,3 +95,36 @@ def test_a_database_that_is_in_use_keeps_everything_when_it_moves_to_a_newer_sch
         newest = work.history.results(camera="cam-1", since=None, until=None, label=None, limit=1)
     assert newest[0]["label"] == "new"
     store.close()
+
+
+OLD_ROWS = """
+INSERT INTO cameras (id, name, created_at) VALUES (7, 'cam-7', 1.0);
+INSERT INTO camera_state (camera_id) VALUES (7);
+INSERT INTO boots (camera_id, boot, first_seen, last_seen, ranges) VALUES (7, 'aa', 1, 1, '[]');
+INSERT INTO results (camera_id, boot_id, seq, at, received_at, n, label, score)
+VALUES (7, 1, 1, 1, 1, 0, 'bee', 0.5);
+INSERT INTO releases (id, kind, name, version, epoch, sequence, key_id, digest, manifest,
+content_sha256, content_size, labels, uploaded_at, uploaded_by)
+VALUES ('model-1', 'model', 'm', '1', 1, 1, 'k', 'd', x'00', 'c', 1, '[]', 1, 'me');
+INSERT INTO rollouts (release_id, target, state, waves, wave, settings, created_at, created_by)
+VALUES ('model-1', 'all', 'running', '[100]', 0, '{}', 1, 'me');
+INSERT INTO assignments (rollout_id, camera_id, release_id, wave, state, created_at, changed_at)
+VALUES (1, 7, 'model-1', 0, 'pending', 1, 1)
+"""
+
+
+def test_what_was_stored_before_is_still_there_afterwards(tmp_path: Path) -> None:
+    """A table that is made anew must not take the rows of others with it."""
+    store = SqlStore(f"sqlite:///{tmp_path}/fleet.db")
+    migrate.upgrade(store, "0001")
+    with store.connect(write=True) as connection:
+        for statement in OLD_ROWS.strip().split(";\n"):
+            connection.execute(sa.text(statement))
+    assert migrate.upgrade(store)
+    with store.reading() as work:
+        camera = work.cameras.get("cam-7")
+        assert camera is not None
+        assert (camera.site, camera.pinned) == ("", None)
+        assert [one.camera for one in work.rollouts.assignments(1)] == ["cam-7"]
+        assert len(work.history.results(camera="cam-7", since=None, until=None, label=None, limit=9)) == 1
+    store.close()

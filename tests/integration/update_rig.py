@@ -285,6 +285,7 @@ class Rig:
         self.landing = Landing(self.database)
         self.registry = Registry(self.database, lambda: self.now)
         self.manifests: dict[str, Manifest] = {}
+        self.contents: dict[str, bytes] = {}
         self._cameras: dict[str, Camera] = {}
         self._sessions = 0
         self._held: list[Arrival] | None = None
@@ -341,6 +342,15 @@ class Rig:
     def camera(self, name: str) -> Camera:
         return self._cameras[name]
 
+    @property
+    def fleet(self) -> list[Camera]:
+        """All cameras."""
+        return list(self._cameras.values())
+
+    def site(self, camera: str) -> str:
+        """Where a camera is."""
+        return self.registry.camera(camera).camera.site
+
     def act(self) -> None:
         """Every camera does one thing."""
         for camera in self._cameras.values():
@@ -357,7 +367,9 @@ class Rig:
         labels: tuple[str, ...] = ("bee", "wasp"),
     ) -> Release:
         """Stores model-<sequence>, signed. The content is as good as any: only cameras read it."""
-        content = content or bytes((n * sequence + n // 7) % 251 for n in range(9_000)) * 3
+        content = self.contents[f"model-{sequence}"] = (
+            content or bytes((n * sequence + n // 7) % 251 for n in range(9_000)) * 3
+        )
         squeeze = zlib.compressobj(level=0, wbits=-12)
         encoded = cut("deflate", squeeze.compress(content) + squeeze.flush())
         digest = hashlib.sha256(content).hexdigest()
@@ -397,6 +409,10 @@ class Rig:
             work.releases.add(release, blob, [stored])
         self.manifests[release.id] = manifest
         return release
+
+    def content(self, release_id: str) -> bytes:
+        """What that release puts into a slot."""
+        return self.contents[release_id]
 
     def digest(self, release_id: str) -> str:
         """The digest of that release's content; of no content for a release that does not exist."""

@@ -1,5 +1,6 @@
 """Which cameras a query names."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,7 +171,8 @@ def test_a_glob_takes_no_exponential_time() -> None:
 _CHARACTERS = st.characters(exclude_categories=["Cs"])
 _VALUES = st.text(_CHARACTERS, min_size=1, max_size=12)
 _TERMS = st.one_of(
-    st.builds(Term, st.sampled_from([key for key in KEYS if key != "presence"]), _VALUES),
+    st.builds(Term, st.sampled_from([key for key in KEYS if key not in ("presence", "percent")]), _VALUES),
+    st.builds(Term, st.just("percent"), st.integers(1, 100).map(str)),
     st.builds(Term, st.just("presence"), st.sampled_from(PRESENCES)),
     st.just(Everything()),
 )
@@ -207,3 +209,26 @@ def test_evaluation_follows_the_rules_of_logic(left: Target, right: Target, pres
     assert matches(And((left, right)), CAM, presence) == (a and b)
     assert matches(Or((left, right)), CAM, presence) == (a or b)
     assert matches(Not(left), CAM, presence) == (not a)
+
+
+def test_a_site_names_its_cameras() -> None:
+    at_berlin = replace(CAM, site="berlin")
+    assert matches(parse_target("site=berlin"), at_berlin, "online")
+    assert not matches(parse_target("site=berlin"), CAM, "online")
+
+
+def test_a_larger_share_only_adds_cameras_and_all_are_everybody() -> None:
+    cameras = [replace(CAM, name=f"cam-{n}") for n in range(400)]
+    shares = {
+        percent: {one.name for one in cameras if matches(parse_target(f"percent={percent}"), one, "online")}
+        for percent in (1, 10, 11, 50, 100)
+    }
+    assert shares[1] <= shares[10] <= shares[11] <= shares[50] < shares[100]
+    assert len(shares[100]) == 400
+    assert 20 <= len(shares[10]) <= 60
+
+
+@pytest.mark.parametrize("text", ["percent=0", "percent=101", "percent=5.5", "percent=-1", "percent=ten"])
+def test_a_share_is_a_whole_number_of_percent(text: str) -> None:
+    with pytest.raises(InvalidError, match="a whole number from 1 to 100"):
+        parse_target(text)
