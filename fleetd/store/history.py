@@ -19,6 +19,7 @@ from fleetd.store.tables import (
     unknown_cameras,
 )
 
+_FRAMES = sa.func.coalesce(results.c["count"], 1)
 _HIDDEN = {"id", "camera_id", "boot_id", "chunk"}
 
 
@@ -116,12 +117,12 @@ class SqlHistory:
                 cameras.c.name.label("camera"),
                 results.c.label,
                 results.c.release_id,
-                sa.func.count().label("count"),
-                sa.func.avg(results.c.score).label("mean_score"),
+                sa.func.sum(_FRAMES).label("count"),
+                (sa.func.sum(results.c.score * _FRAMES) / sa.func.sum(_FRAMES)).label("mean_score"),
             )
             .join(cameras, cameras.c.id == results.c.camera_id)
             .group_by(cameras.c.name, results.c.label, results.c.release_id)
-            .order_by(cameras.c.name, sa.func.count().desc())
+            .order_by(cameras.c.name, sa.func.sum(_FRAMES).desc())
         )
         query = query.where(holding(results, since))
         return self._rows(_narrow(query, results, camera, since, None))

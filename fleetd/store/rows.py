@@ -18,6 +18,8 @@ _TELEMETRY: Final = (
     "fps",
     "inference_ms",
     "inference_ms_max",
+    "capture_ms",
+    "frame_ms",
     "heap_free",
     "storage_free",
     "rssi",
@@ -29,7 +31,18 @@ _TELEMETRY: Final = (
     "reconnects",
 )
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    "results": (*HEAD, "n", "label", "score", "scores", "inference_ms", "frame", "release_id", "chunk"),
+    "results": (
+        *HEAD,
+        "n",
+        "label",
+        "score",
+        "scores",
+        "inference_ms",
+        "frame",
+        "count",
+        "release_id",
+        "chunk",
+    ),
     "telemetry": (*HEAD, *_TELEMETRY, "dropped", "picture", "chunk"),
     "sightings": ("camera_id", "at", "received_at", "color", "pattern", "source", "reason"),
     "events": (*HEAD, "kind", "text", "hash"),
@@ -127,6 +140,7 @@ def _result(rows: Rows, body: Body, head: Head, _rest: str) -> None:
                 None if scores is None else _json(scores),
                 get("inference_ms"),
                 get("frame"),
+                get("count"),
                 release,
                 chunk,
             )
