@@ -95,7 +95,6 @@ class Hal:
         self._net = Interface(settings, self.ticks_ms)
         self._tls = settings["tls"]
         self._ntp = settings["ntp"]
-        self._eye.configure(settings)
         if settings["watchdog_s"] and not settings["debug"]:
             self._watchdog = self._open_watchdog(settings["watchdog_s"] * 1000)
 

@@ -36,7 +36,6 @@ class Model:
 
     def __init__(self, net, buffer=None):
         """`buffer`: the mounted image, which has to live as long as the model."""
-        check_input(net)
         self._net = net
         self._buffer = buffer
         self.input_shape, self.output_len = shapes(net.input_shape, net.output_shape)
@@ -74,26 +73,6 @@ def shapes(inputs, outputs):
     if len(outputs) != 1 or count != outputs[0][-1]:
         raise ModelError("model-load-failed", "it is no classifier: its output is %s" % (outputs,))
     return tuple(inputs[0][1:]), count
-
-
-def check_input(net):
-    """The firmware feeds every model with pixels as they are, minus 128 or divided by 255. ModelError for one that was
-    quantised for something else: it would answer, but nonsense. Older engines do not say."""
-    try:
-        dtype, scale, zero = net.input_dtype[0], net.input_scale[0], net.input_zero_point[0]
-    except (AttributeError, IndexError, TypeError):
-        return
-    if dtype not in ("b", "B", "f"):
-        raise ModelError(
-            "model-load-failed", "its input is of a type that no picture is turned into: " + str(dtype)
-        )
-    if dtype == "f":
-        return
-    if not 0.95 < scale * 255 < 1.05 or zero != (-128 if dtype == "b" else 0):
-        raise ModelError(
-            "model-load-failed",
-            "its input has scale %s and zero point %s, not 1/255 and -128" % (scale, zero),
-        )
 
 
 def model_file(files):

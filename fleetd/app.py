@@ -38,6 +38,7 @@ from fleetd.settings import Settings
 from fleetd.store import migrate
 from fleetd.store.engine import SqlStore
 from fleetd.store.landing import Landed, Landing
+from fleetd.upkeep import Keeping, Upkeep
 from fleetd.web.app import create_app
 from fleetd.web.server import serve
 
@@ -78,8 +79,8 @@ class Daemon:
 
     def _start(self, stack: contextlib.ExitStack) -> None:
         settings = self.settings
-        _make_private(settings.state_dir)
-        stack.enter_context(_only_one(settings.state_dir))
+        make_private(settings.state_dir)
+        stack.enter_context(only_one(settings.state_dir))
         self.store = SqlStore(settings.database_url)
         stack.callback(self.store.close)
         if migrate.upgrade(self.store):
@@ -155,6 +156,7 @@ class Daemon:
                 Job("delivery", 1.0, self._deliver),
                 Job("incidents", 5.0, self.incidents.process),
                 Job("notices", 5.0, self.notices.process),
+                Job("upkeep", 60.0, Upkeep(self.store, time.time, Keeping(**dict(settings.retention))).step),
             ]
         )
         self._jobs.start()
@@ -309,7 +311,8 @@ def _allowed_hosts(settings: Settings) -> list[str]:
     return ["localhost", "127.0.0.1", "::1", settings.http.host, *settings.http.allowed_hosts]
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
+    """Makes the folder, for its owner only."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -331,7 +334,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path) -> Any:
+def only_one(folder: Path) -> Any:
     """Holds the state folder's lock: two daemons on one database would take each other's messages."""
     try:
         lock = (folder / "fleetd.lock").open("a")

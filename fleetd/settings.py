@@ -172,6 +172,22 @@ class NotifySettings(_Section):
         return None if self.smtp_password is None else self.smtp_password.get_secret_value()
 
 
+class RetentionSettings(_Section):
+    """How long what cameras send is kept; 0 keeps it for ever."""
+
+    raw_days: float = Field(
+        90.0,
+        ge=0,
+        description="Days that each result and each telemetry message is kept. Older ones are added up per camera and "
+        "minute, and per hour, which summaries go on counting.",
+    )
+    minute_days: float = Field(365.0, ge=0, description="Days that sums per minute are kept.")
+    hour_days: float = Field(0.0, ge=0, description="Days that sums per hour are kept.")
+    event_days: float = Field(
+        365.0, ge=0, description="Days that events, LED sightings and answers to commands are kept."
+    )
+
+
 class LogSettings(_Section):
     """What fleetd says about itself, to standard error."""
 
@@ -199,6 +215,7 @@ class Settings(BaseSettings):
     landing: LandingSettings = LandingSettings()
     incidents: IncidentSettings = IncidentSettings()
     notify: NotifySettings = NotifySettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

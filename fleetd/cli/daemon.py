@@ -67,6 +67,48 @@ def migrate_command(config: Config = None) -> None:
     typer.echo(f"The database is at revision {migrate.newest_revision()}{'' if changed else ' already'}.")
 
 
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to write it: a folder's new file.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the file when it exists.")] = False,
+    config: Config = None,
+) -> None:
+    """Writes the whole database into one file, while fleetd runs. Nothing that was acknowledged is missing."""
+    from fleetd.store import backup as backups  # noqa: PLC0415
+    from fleetd.store.engine import SqlStore  # noqa: PLC0415
+
+    store = SqlStore(_settings(config).database_url)
+    try:
+        made = backups.back_up(store, file, replace=replace)
+    finally:
+        store.close()
+    typer.echo(f"{file}: {made.cameras} cameras, {made.results} results, {made.size / 1e6:.1f} MB.")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `fleetd backup` wrote, from either database.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace what the database holds now; that is lost.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Brings a backup into the database of the settings. fleetd must not be running."""
+    from fleetd.app import make_private, only_one  # noqa: PLC0415
+    from fleetd.store import backup as backups  # noqa: PLC0415
+    from fleetd.store.engine import SqlStore  # noqa: PLC0415
+
+    settings = _settings(config)
+    make_private(settings.state_dir)
+    with only_one(settings.state_dir):
+        store = SqlStore(settings.database_url)
+        try:
+            back = backups.restore(file, store, replace=replace)
+        finally:
+            store.close()
+    typer.echo(f"Restored {back.cameras} cameras and {back.results} results. Start fleetd again.")
+
+
 @app.command(name="settings")
 def settings_command(config: Config = None) -> None:
     """Prints what is in force, secrets hidden. docs/settings.md explains each."""

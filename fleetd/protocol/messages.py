@@ -150,7 +150,6 @@ class Classification(TypedDict):
     scores: NotRequired[Annotated[list[Score], Field(max_length=limits.LABELS)]]
     inference_ms: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]
     frame: NotRequired[Count]
-    count: NotRequired[Annotated[int, Field(ge=1, le=2**31 - 1)]]  # frames it stands for, in a summary
 
 
 class Result(Envelope):
@@ -170,8 +169,6 @@ class Telemetry(Envelope):
     fps: NotRequired[Annotated[float, Field(ge=0, le=1e4)]]
     inference_ms: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]  # median since the last message
     inference_ms_max: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]
-    capture_ms: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]  # medians, as inference_ms
-    frame_ms: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]  # capture, inference and what the agent does
     heap_free: NotRequired[Count]
     storage_free: NotRequired[Count]
     rssi: NotRequired[Number]

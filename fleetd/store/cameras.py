@@ -19,8 +19,18 @@ _COUNT_REMOVALS = sa.select(facts.c.value).where(facts.c.name == _REMOVALS)
 
 
 def removals(connection: sa.Connection) -> str | None:
-    """Changes with every removal of a camera. Until then what is remembered by a camera's number holds."""
+    """Changes with every removal of a camera or a boot. Until then what is remembered by a camera's number holds."""
     return connection.execute(_COUNT_REMOVALS).scalar()
+
+
+def note_removal(connection: sa.Connection) -> None:
+    """Says that a camera or a boot is gone, to whoever remembers its number."""
+    before = removals(connection)
+    count = {"name": _REMOVALS, "value": str(int(before or 0) + 1)}
+    if before is None:
+        connection.execute(sa.insert(facts).values(count))
+    else:
+        connection.execute(sa.update(facts).where(facts.c.name == _REMOVALS).values(count))
 
 
 class SqlCameras:
@@ -60,12 +70,7 @@ class SqlCameras:
     def remove(self, camera_id: int) -> None:
         """Deletes the camera with everything that hangs on it."""
         self._connection.execute(sa.delete(cameras).where(cameras.c.id == camera_id))
-        before = removals(self._connection)
-        count = {"name": _REMOVALS, "value": str(int(before or 0) + 1)}
-        if before is None:
-            self._connection.execute(sa.insert(facts).values(count))
-        else:
-            self._connection.execute(sa.update(facts).where(facts.c.name == _REMOVALS).values(count))
+        note_removal(self._connection)
 
     def set_secret(self, camera_id: int, secret_hash: str) -> None:
         """Replaces the credential's hash."""

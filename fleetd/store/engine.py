@@ -29,6 +29,7 @@ from fleetd.store.incidents import SqlIncidents
 from fleetd.store.recoveries import SqlRecoveries
 from fleetd.store.releases import SqlReleases
 from fleetd.store.rollouts import SqlRollouts
+from fleetd.store.upkeep import SqlUpkeep
 
 SQLITE_BUSY_SECONDS = 30.0
 SQLITE_CONNECTIONS = 48  # more than all threads that read: nobody who writes waits for one
@@ -84,6 +85,11 @@ class SqlUnitOfWork:
     def recoveries(self) -> SqlRecoveries:
         """Cameras on their way back."""
         return SqlRecoveries(self._connection)
+
+    @cached_property
+    def upkeep(self) -> SqlUpkeep:
+        """Old rows on their way out."""
+        return SqlUpkeep(self._connection)
 
     @cached_property
     def access(self) -> SqlAccess:

@@ -8,18 +8,20 @@ import sqlalchemy as sa
 from fleetd.domain.records import Sighting
 from fleetd.store.chunks import holding, newest
 from fleetd.store.tables import (
+    CHUNKED,
     boots,
     cameras,
+    chunks,
     dead_letters,
     events,
     replies,
+    result_rollups,
     results,
     sightings,
     telemetry,
     unknown_cameras,
 )
 
-_FRAMES = sa.func.coalesce(results.c["count"], 1)
 _HIDDEN = {"id", "camera_id", "boot_id", "chunk"}
 
 
@@ -103,32 +105,63 @@ class SqlHistory:
     def counts(self) -> Mapping[str, int]:
         """How much is stored of each kind."""
         tables = (cameras, results, telemetry, sightings, events, dead_letters, unknown_cameras)
-        return {
-            table.name: int(
-                self._connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+        return {table.name: self._count(table) for table in tables}
+
+    def _count(self, table: sa.Table) -> int:
+        """The number of rows; of a big table what its chunks say, which a removed camera's rows stay in."""
+        query: sa.Select[Any] = sa.select(sa.func.count()).select_from(table)
+        if table.name in CHUNKED:
+            query = sa.select(sa.func.coalesce(sa.func.sum(chunks.c.rows), 0)).where(
+                chunks.c.kind == table.name
             )
-            for table in tables
-        }
+        return int(self._connection.execute(query).scalar_one())
 
     def labels(self, *, camera: str | None, since: float) -> list[Mapping[str, Any]]:
-        """How often each camera saw each label with each release since then, and how sure it was."""
-        query = (
-            sa.select(
-                cameras.c.name.label("camera"),
-                results.c.label,
-                results.c.release_id,
-                sa.func.sum(_FRAMES).label("count"),
-                (sa.func.sum(results.c.score * _FRAMES) / sa.func.sum(_FRAMES)).label("mean_score"),
-            )
-            .join(cameras, cameras.c.id == results.c.camera_id)
-            .group_by(cameras.c.name, results.c.label, results.c.release_id)
-            .order_by(cameras.c.name, sa.func.sum(_FRAMES).desc())
-        )
-        query = query.where(holding(results, since))
-        return self._rows(_narrow(query, results, camera, since, None))
+        """How often each camera saw each label with each release since then, and how sure it was.
+
+        What was added up since counts from the first full hour.
+        """
+        raw = _per_label(results, results.c.release_id, sa.func.count(), sa.func.sum(results.c.score))
+        raw = _narrow(raw.where(holding(results, since)), results, camera, since, None)
+        release = sa.func.nullif(result_rollups.c.release_id, "")
+        count, score = sa.func.sum(result_rollups.c.n), sa.func.sum(result_rollups.c.score_sum)
+        old = _per_label(result_rollups, release, count, score)
+        old = old.where(result_rollups.c.step == 3600, result_rollups.c.begin >= since)
+        if camera is not None:
+            old = old.where(cameras.c.name == camera)
+        sums: dict[tuple[Any, ...], list[float]] = {}
+        for row in [*self._connection.execute(raw), *self._connection.execute(old)]:
+            total = sums.setdefault((row.camera, row.label, row.release_id), [0, 0.0])
+            total[0] += int(row.count)
+            total[1] += row.score
+        found = [
+            {
+                "camera": name,
+                "label": label,
+                "release_id": release,
+                "count": count,
+                "mean_score": score / count,
+            }
+            for (name, label, release), (count, score) in sums.items()
+        ]
+        return sorted(found, key=lambda one: (one["camera"], -one["count"]))
 
     def _rows(self, query: sa.Select[Any]) -> list[Mapping[str, Any]]:
         return [row._asdict() for row in self._connection.execute(query)]
+
+
+def _per_label(table: sa.Table, release: Any, count: Any, score: Any) -> sa.Select[Any]:
+    return (
+        sa.select(
+            cameras.c.name.label("camera"),
+            table.c.label,
+            release.label("release_id"),
+            count.label("count"),
+            score.label("score"),
+        )
+        .join(cameras, cameras.c.id == table.c.camera_id)
+        .group_by(cameras.c.name, table.c.label, table.c.release_id)
+    )
 
 
 def _narrow(

@@ -45,7 +45,6 @@ results = Table(
     Column("scores", Json),
     Column("inference_ms", Float),
     Column("frame", BigInteger),
-    Column("count", Integer),  # frames that it stands for, in a summary; else it is one
     Column("release_id", String(64)),
     chunk_column(),
     Index("ix_results_chunk_camera_id_at", "chunk", "camera_id", "at"),
@@ -58,8 +57,6 @@ telemetry = Table(
     Column("fps", Float),
     Column("inference_ms", Float),
     Column("inference_ms_max", Float),
-    Column("capture_ms", Float),
-    Column("frame_ms", Float),
     Column("heap_free", BigInteger),
     Column("storage_free", BigInteger),
     Column("rssi", Float),

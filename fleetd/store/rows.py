@@ -18,8 +18,6 @@ _TELEMETRY: Final = (
     "fps",
     "inference_ms",
     "inference_ms_max",
-    "capture_ms",
-    "frame_ms",
     "heap_free",
     "storage_free",
     "rssi",
@@ -31,18 +29,7 @@ _TELEMETRY: Final = (
     "reconnects",
 )
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    "results": (
-        *HEAD,
-        "n",
-        "label",
-        "score",
-        "scores",
-        "inference_ms",
-        "frame",
-        "count",
-        "release_id",
-        "chunk",
-    ),
+    "results": (*HEAD, "n", "label", "score", "scores", "inference_ms", "frame", "release_id", "chunk"),
     "telemetry": (*HEAD, *_TELEMETRY, "dropped", "picture", "chunk"),
     "sightings": ("camera_id", "at", "received_at", "color", "pattern", "source", "reason"),
     "events": (*HEAD, "kind", "text", "hash"),
@@ -140,7 +127,6 @@ def _result(rows: Rows, body: Body, head: Head, _rest: str) -> None:
                 None if scores is None else _json(scores),
                 get("inference_ms"),
                 get("frame"),
-                get("count"),
                 release,
                 chunk,
             )

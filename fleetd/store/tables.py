@@ -33,6 +33,7 @@ from fleetd.store.message_tables import (
     unknown_cameras,
     update_reports,
 )
+from fleetd.store.rollup_tables import result_rollups, telemetry_rollups
 from fleetd.store.schema import Json, camera_column, metadata
 
 __all__ = [
@@ -54,11 +55,13 @@ __all__ = [
     "published",
     "releases",
     "replies",
+    "result_rollups",
     "results",
     "rollouts",
     "sightings",
     "signing_keys",
     "telemetry",
+    "telemetry_rollups",
     "tokens",
     "unknown_cameras",
     "update_reports",

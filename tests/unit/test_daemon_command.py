@@ -81,3 +81,16 @@ def test_settings_are_shown_without_their_secrets(tmp_path: Path) -> None:
 def test_migrate_brings_a_database_up_and_says_where_it_is(tmp_path: Path) -> None:
     assert "revision" in run(tmp_path, "migrate").stdout
     assert "already" in run(tmp_path, "migrate").stdout
+
+
+def test_a_backup_is_written_and_comes_back_by_command(tmp_path: Path) -> None:
+    assert run(tmp_path, "migrate").returncode == 0
+    made = run(tmp_path, "backup", "fleet.backup")
+    assert (made.returncode, made.stdout[:36]) == (0, "fleet.backup: 0 cameras, 0 results, "), made.stderr
+    assert run(tmp_path, "backup", "fleet.backup").stderr.startswith("fleetd: fleet.backup exists.")
+    back = run(tmp_path, "restore", "fleet.backup", FLEETD_STATE_DIR=str(tmp_path / "new"))
+    assert (back.returncode, back.stderr) == (0, "")
+    assert (tmp_path / "new" / "fleet.db").stat().st_mode & 0o777 == 0o600
+    wrong = run(tmp_path, "restore", "fleetd-data/fleetd.lock")
+    assert wrong.returncode == 1
+    assert "no file" in wrong.stderr or "no backup" in wrong.stderr
