@@ -8,23 +8,13 @@ gc       COUNT collections of the agent's heap, which was in use up to its end
 install  take the first release, and keep it in this folder
 session  connect, publish, classify, be receipted: COUNT frames
 update   the same, then another release from desired to confirmed
+hour     COUNT seconds with COUNT / 72 lost connections and three updates, on a clock that is in no hurry
 memory   what is on the heap after COUNT frames, by part
 """
 
 import gc
 import json
-import os
 import sys
-
-if os.getenv("AGENT_ROM"):
-    # The agent as code that runs where it lies, as in a board's ROMFS. Only here the image is on the heap.
-    import vfs
-
-    with open(os.getenv("AGENT_ROM"), "rb") as file:
-        image = bytearray(os.stat(os.getenv("AGENT_ROM"))[6])
-        file.readinto(image)
-    vfs.mount(vfs.VfsRom(image), "/agent")
-    sys.path.insert(0, "/agent")
 
 import desk
 
@@ -124,9 +114,9 @@ def memory(count):
     return {"fakes": fakes, "code": loaded - fakes, "data": live - loaded, "live": live - fakes}
 
 
-def update(camera):
-    with open("retained/second") as file:
-        wanted = file.read(2000)
+def update(camera, number=1):
+    with open("retained/wish%d" % number) as file:
+        wanted = file.read(200)
     camera.broker.publish(b"fleet/v1/bench-1/down/desired", wanted.encode(), True)
     release = json.loads(wanted)["release"]
 
@@ -134,8 +124,43 @@ def update(camera):
         known = camera.agent.updater.status()
         return known["release"] and known["release"]["id"] == release and not known["trial"]
 
-    camera.until(confirmed)
+    camera.until(confirmed, 20_000)
     camera.frames(20)
+
+
+def hour(seconds):
+    """Live for so long. What is on the heap after collections in quiet moments must not grow."""
+    camera = desk.Camera(
+        interval_ms=1000, outbox_messages=16, outbox_bytes=4096, telemetry_s=30, slot_bytes=81920
+    )
+    camera.pause_ms = 20
+    camera.boot()
+    samples = []
+    broker = camera.broker
+    outbox = camera.agent.outbox
+    updates = 0
+    for second in range(seconds):
+        if second % 72 == 71:
+            broker.hang_up()
+        if second % (seconds // 4) == seconds // 4 - 1 and updates < 3:
+            updates += 1
+            update(camera, updates)
+        if second % 72 == 60:
+            camera.until(lambda: len(outbox) < 3)
+            gc.collect()
+            samples.append(gc.mem_alloc())
+        camera.seconds(1)
+    known = camera.agent.status()
+    return {
+        "live": samples,
+        "reconnects": camera.agent.link.reconnects,
+        "release": known["release"]["id"],
+        "problems": known["problems"],
+        "exceptions": camera.agent.trouble.count,
+        "lost": sum(camera.agent.outbox.dropped.values()),
+        "refused": camera.agent.outbox.refused,
+        "frames": camera.agent.vision.frames,
+    }
 
 
 def run(case, count):
@@ -161,6 +186,8 @@ def run(case, count):
         return {"heap": gc.mem_alloc() + gc.mem_free(), "live": gc.mem_alloc(), "kept": len(kept)}
     if case == "memory":
         return memory(count)
+    if case == "hour":
+        return hour(count)
     camera = desk.Camera()
     camera.boot() if case != "install" else camera.agent.start()
     if case == "install":

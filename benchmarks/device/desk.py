@@ -7,6 +7,7 @@ The broker is in memory; releases lie as files in the working folder, which is t
 import gc
 import io
 import json
+import os
 import sys
 import time as real_time
 
@@ -139,6 +140,7 @@ class Broker:
     """The other end of the socket: acknowledges, hands out what is retained, sends fleetd's receipts."""
 
     def __init__(self):
+        self.is_there = True
         self._out = []  # packets for the camera
         self._skip = 0  # bytes of a large packet still to come
         self.published = 0  # QoS 1 messages
@@ -153,14 +155,28 @@ class Broker:
         pass
 
     def readinto(self, view):
+        if not self.is_there:
+            raise OSError(104)
         if not self._out:
             return None
         packet = self._out.pop(0)
+        if type(packet) is tuple:
+            return self._read_file(packet, view)
         if len(packet) > len(view):
             self._out.insert(0, packet[len(view) :])
             packet = packet[: len(view)]
         view[: len(packet)] = packet
         return len(packet)
+
+    def _read_file(self, rest, view):
+        """A piece of what is retained, straight from its file: a real broker takes no memory of the camera's."""
+        path, at = rest
+        with open(path, "rb") as file:
+            file.seek(at)
+            count = file.readinto(view)
+        if at + count < os.stat(path)[6]:
+            self._out.insert(0, (path, at + count))
+        return count
 
     def send(self, data):
         at = min(self._skip, len(data))
@@ -210,29 +226,45 @@ class Broker:
         for topic in topics:
             self.deliver(topic)
 
+    def hang_up(self):
+        """The connection is lost; the next one finds it as before."""
+        self.is_there = False
+
+    def accept(self):
+        """A new connection."""
+        self.is_there = True
+        self._skip = 0
+        self._out = []
+        return self
+
     # fleetd's side
 
     def deliver(self, topic):
         """What is retained there, from the file that is named like it."""
         name = str(topic[len(self.prefix) :], "utf-8").replace("/", ".").replace("#", "desired")
+        path = "retained/" + name
         try:
-            with open("retained/" + name, "rb") as file:
-                payload = file.read(10_000)
+            size = os.stat(path)[6]
         except OSError:
             return
         if topic.endswith(b"#"):
             topic = topic[:-1] + b"desired"
-        self.publish(topic, payload, True)
+        self._head(topic, size, True)
+        self._out.append((path, 0))
 
     def publish(self, topic, payload, retain=False):
-        size = 2 + len(topic) + len(payload)
+        self._head(topic, len(payload), retain)
+        self._out.append(payload)
+
+    def _head(self, topic, payload_bytes, retain):
+        size = 2 + len(topic) + payload_bytes
         head = bytearray([0x31 if retain else 0x30])
         while size > 127:
             head.append(size & 127 | 128)
             size >>= 7
         head.append(size)
         head += bytes([len(topic) >> 8, len(topic) & 255])
-        self._out.append(bytes(head) + topic + payload)
+        self._out.append(bytes(head) + topic)
 
     def receipt(self, boot, low, high):
         """`down/ack`."""
@@ -244,7 +276,10 @@ class Camera:
     """The whole agent on the desk."""
 
     def __init__(self, **changes):
-        from camera_agent import settings as settings_file
+        import main
+
+        main._load()
+        from camera_agent import heap
         from camera_agent.agent import Agent
         from camera_agent.hal import Hal
         from camera_agent.sockets import Stream
@@ -255,10 +290,14 @@ class Camera:
         wanted.update(changes)
         self.broker = Broker()
         self.hal = hal = Hal()
-        hal.open_socket = lambda *_args, **_kwargs: Stream(self.broker, 2000, hal)
+        hal.open_socket = lambda *_args, **_kwargs: Stream(self.broker.accept(), 2000, hal)
         hal.load_model = lambda *_args, **_kwargs: Model()
         hal.free_model = lambda _model: None
-        self.agent = Agent(hal, settings_file.check(wanted))
+        settings = heap.load("settings").check(wanted)
+        heap.forget("settings")
+        heap.forget("tuning")
+        self.agent = Agent(hal, settings)
+        self.pause_ms = 5
         self._receipt_at = 0
         self._seen = 0
         self.turns = 0
@@ -267,7 +306,7 @@ class Camera:
         """One turn of the agent, and a receipt a second."""
         self.turns += 1
         if not self.agent.step():
-            clock.sleep_ms(5)
+            clock.sleep_ms(self.pause_ms)
         if clock.ticks_ms() >= self._receipt_at and self.broker.published > self._seen:
             self._receipt_at = clock.ticks_ms() + 1000
             self._seen = self.broker.published
@@ -287,6 +326,12 @@ class Camera:
         vision = self.agent.vision
         until = vision.frames + count
         self.until(lambda: vision.frames >= until)
+
+    def seconds(self, count):
+        """Live for so long."""
+        until = clock.ticks_ms() + 1000 * count
+        while clock.ticks_ms() < until:
+            self.turn()
 
     def boot(self):
         """Until it is connected and classifies."""

@@ -1,6 +1,6 @@
 """On MicroPython: code that runs where it lies, as on a board whose ROMFS partition is part of its memory map.
 
-    in_place.mount("/path/agent.romfs", "/agent")    # and first in sys.path
+    in_place.mount("/path/agent.romfs", "/agent")    # and first in sys.path; a folder inside: "/agent/lib"
 
 The image is mapped into memory by the system, outside of MicroPython's heap.
 """
@@ -23,5 +23,5 @@ def mount(path, point):
         at = mmap(None, size, _PROT_READ, _MAP_PRIVATE, file.fileno(), 0)
     if at in (0, -1):
         raise OSError("cannot map " + path)
-    vfs.mount(vfs.VfsRom(uctypes.bytearray_at(at, size)), point)
+    vfs.mount(vfs.VfsRom(uctypes.bytearray_at(at, size)), "/" + point.split("/")[1])
     sys.path.insert(0, point)
