@@ -72,6 +72,7 @@ class Agent:
         self.flight = Flight(hal, self.outbox.put)
         self.link.on_lost = self._on_lost
         self._net_failures = 0
+        self.fresh = None  # only with a key for it
 
     def start(self):
         """Open storage, decide which model to use, say that the camera has started. May take some seconds, and at
@@ -88,8 +89,10 @@ class Agent:
         self.vision = Vision(hal, self.settings, self.updater, self.outbox.put, self.trouble.report)
         self._turn("updater", self.updater.boot)
         handlers = self.link.handlers
-        handlers["daemon"] = self._on_daemon
+        handlers["daemon"] = lambda _kind, _parts, message: self.updater.on_keys(message["keys"])
         handlers["desired"] = self._on_desired
+        if of["fresh_key"]:
+            self.fresh = load("fresh").attach(hal, of, self.link, self.updater.on_keys)
         handlers["cmd"] = self._on_command
         handlers["release"] = self._on_release
         handlers["blob"] = self._on_blob
@@ -153,9 +156,6 @@ class Agent:
 
     # --- what comes down ----------------------------------------------------------------------------------
 
-    def _on_daemon(self, _kind, _parts, message):
-        self.updater.on_keys(message["keys"])
-
     def _on_desired(self, _kind, _parts, message):
         self.updater.on_desired(message)
         refused = []
@@ -199,7 +199,7 @@ class Agent:
         network["kicked"] = link.kicked
         network["dead"] = link.dead
         network["resets"] = self.flight.resets
-        return {
+        told = {
             "reset": hal.reset_cause(),
             "agent": VERSION,
             "firmware": hal.firmware(),
@@ -214,6 +214,7 @@ class Agent:
             "capabilities": list(CAPABILITIES) + (["watchdog"] if hal.has_watchdog() else []),
             "problems": self.problems(known),
         }
+        return self.fresh.ask(told) if self.fresh else told
 
     def problems(self, known):
         """Everything a person should know, as words; `known` is updater.status()."""
@@ -223,6 +224,8 @@ class Agent:
             found.append(self.outbox.problem)
         if not self.settings["keys"]:
             found.append("no-keys")
+        if self.fresh:
+            found += self.fresh.problems(known["generation"])
         found += ["config-ignored:" + name for name in self.settings["ignored"]]
         return [word[:_PROBLEM_CHARS] for word in found[:32]]
 
@@ -234,6 +237,8 @@ class Agent:
             self._send_telemetry(now)
         if now >= self._look_at:
             self._look_at = now + _LOOK_MS
+            if self.fresh:
+                self.fresh.step()
             self._tell_changes()
             self._note_absence(now)
             self.outbox.tidy(now)

@@ -82,6 +82,7 @@ class Hal:
         self._ntp = None
         self._ntp_at = 0
         self._is_clock_set = False
+        self._unix_start = None  # Unix seconds when ticks_ms() was 0, as fleetd told
         self._watchdog = None
         self._eye = Eye(self.ticks_ms)
         self._leds = self._open_leds()
@@ -116,10 +117,14 @@ class Hal:
         return self._micros
 
     def unix(self):
-        """Unix seconds once NTP has set the clock in this boot, else None: a battery clock is only a guess."""
+        """Unix seconds once NTP or fleetd has told them in this boot, else None: a battery clock is only a guess."""
         if not self._is_clock_set:
-            return None
+            return None if self._unix_start is None else self._unix_start + self.ticks_ms() // 1000
         return int(time.time()) + (_UNIX_2000 if time.gmtime(0)[0] == 2000 else 0)
+
+    def set_unix(self, seconds):
+        """The time, as fleetd has told it; NTP goes before."""
+        self._unix_start = seconds - self.ticks_ms() // 1000
 
     def sleep_ms(self, duration):
         """Wait."""

@@ -20,6 +20,7 @@ Handlers, by kind. They run inside `step()`; they may call `want`, `unwant`, `pu
     kind       parts              payload
     "desired"  ()                 dict  generation, release, digest, config, deadline (all keys are there)
     "daemon"   ()                 dict  online, instance, t, keys, after the link has taken note of it itself
+    "fresh"    ()                 dict  nonce, t, generation, keys, mac
     "cmd"      (name,)            dict  id, t, ttl, args (all keys are there); retained ones are refused
     "release"  (release_id,)      memoryview of the signed manifest, valid only during the call; a bytearray,
                                   which the handler may keep; or None: there was no memory for it
@@ -348,6 +349,8 @@ class Link:
             self._on_daemon(payload)
             if kind not in self.handlers:
                 return
+        elif kind == "fresh":
+            payload = protocol.parse_fresh(payload)
         elif kind == "desired":
             payload = protocol.parse_desired(payload)
         elif kind == "cmd":

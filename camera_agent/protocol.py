@@ -132,7 +132,7 @@ class Topics:
     def classify(self, topic):
         """What a received topic is: (kind, parts), or None when it is nothing this camera listens to.
 
-        kinds: "desired" (), "ack" (), "cmd" (name,), "daemon" (), "release" (id,), "blob" (digest, block).
+        kinds: "desired" (), "ack" (), "fresh" (), "cmd" (name,), "daemon" (), "release" (id,), "blob" (digest, block).
         """
         if len(topic) > self.most:
             return None
@@ -161,6 +161,8 @@ def _classify_down(channel):
         return "desired", ()
     if channel == b"ack":
         return "ack", ()
+    if channel == b"fresh":
+        return "fresh", ()
     if channel.startswith(b"cmd/"):
         try:
             name = str(channel[4:], "utf-8")
@@ -272,6 +274,23 @@ def parse_command(payload):
         "t": _seconds(message.get("t"), "t"),
         "ttl": _integer(message.get("ttl"), 1, TTL_MAX_S, "ttl"),
         "args": message.get("args", {}),
+    }
+
+
+def parse_fresh(payload):
+    """`down/fresh` -> dict with nonce, t (whole seconds), generation, keys and mac. Who made it is not checked here."""
+    message = _object(payload)
+    nonce = message.get("nonce")
+    if type(nonce) is not str or len(nonce) != 32 or not _consists_of(nonce, _HEX):
+        _fail("nonce")
+    if not is_digest(message.get("mac")):
+        _fail("mac")
+    return {
+        "nonce": nonce,
+        "t": _integer(message.get("t"), 0, SECONDS_MAX, "t"),
+        "generation": _integer(message.get("generation"), 0, SEQ_MAX, "generation"),
+        "keys": _integer(message.get("keys"), 0, SEQ_MAX, "keys"),
+        "mac": message["mac"],
     }
 
 

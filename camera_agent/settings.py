@@ -82,6 +82,7 @@ FIELDS = {
     "password": (_is_password, None),
     "prefix": (protocol.is_prefix, protocol.DEFAULT_PREFIX),
     "keys": (_is_keys, []),
+    "fresh_key": (protocol.is_digest, None),
     "recovery": (_is_keys, []),
     "key_serial": (between(0, 2**31 - 1), 0),
     "key_epoch": (between(1, 2**31 - 1), 1),

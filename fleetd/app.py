@@ -24,6 +24,7 @@ from fleetd.domain.incidents import IncidentRules
 from fleetd.domain.presence import PresenceRules
 from fleetd.embedded import RunningBroker, start_broker
 from fleetd.errors import BrokerError, FleetError, SettingsError, StoreError
+from fleetd.freshness import Freshness
 from fleetd.incidents import Incidents
 from fleetd.ingest import Ingest
 from fleetd.jobs import Job, Jobs
@@ -106,12 +107,14 @@ class Daemon:
         )
         self.notices = Notices(self.store, senders)
         self.recovery = RecoveryService(self.store, presence=rules)
+        self.freshness = Freshness(self.store, time.time)
         api = create_app(
             self.registry,
             self.ota,
             self.access,
             self.incidents,
             self.recovery,
+            self.freshness,
             status=self.status,
             allowed_hosts=_allowed_hosts(settings),
         )
@@ -259,6 +262,8 @@ class Daemon:
         self.ingest.receive(batch)
 
     def _landed(self, landed: Landed) -> None:
+        if landed.nonces:
+            self.freshness.answer(landed.nonces, self.link, self.settings.prefix)
         if landed.updates and self._jobs is not None:
             self._jobs.wake("rollouts")
 

@@ -309,3 +309,4 @@ def _add(total: Landed, one: Landed) -> None:
         setattr(total, name, getattr(total, name) + getattr(one, name))
     total.updates = total.updates or one.updates
     total.receipts.update(one.receipts)
+    total.nonces.update(one.nonces)

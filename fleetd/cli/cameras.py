@@ -154,6 +154,18 @@ def rotate_secret(ctx: typer.Context, camera: Camera, as_json: Json = False) -> 
     _print_secret(ctx, found["name"], found["secret"], found, as_json=as_json)
 
 
+@app.command("fresh-key")
+def fresh_key(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None:
+    """Make a key with which fleetd proves its answers to a camera: `fresh_key` in its configuration."""
+    session = session_of(ctx)
+    found = session.api.post("cameras", camera, "fresh-key")
+    if as_json:
+        session.out.json(found)
+        return
+    session.out.facts([("camera", found["name"]), ("fresh_key", found["fresh_key"])])
+    session.out.warn("The one before does not count any more. `fleetctl provision` does this by itself.")
+
+
 @app.command()
 def unknown(ctx: typer.Context, limit: Limit = 100, as_json: Json = False) -> None:
     """List names that publish without being enrolled."""

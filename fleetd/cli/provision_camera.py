@@ -11,7 +11,7 @@ from fleetd.cli.text import counted, safe, size
 from fleetd.protocol.ids import is_camera_id
 
 if TYPE_CHECKING:  # the agent and its compiler take a while to load, and help needs none of it
-    from fleetd.provisioning.config import Draft, FleetFacts, Wishes
+    from fleetd.provisioning.config import Credential, Draft, FleetFacts, Wishes
     from fleetd.provisioning.install import Done
     from fleetd.provisioning.looking import Found
     from fleetd.provisioning.package import AgentPackage
@@ -93,9 +93,9 @@ def provision_one(
     if order.dry_run:
         session.out.warn("Dry run: nothing was written, nobody was enrolled.")
         return report
-    secret: Callable[[], str] = _asking(session, order, name)
+    secret: Callable[[], config.Credential] = _asking(session, order, name)
     if keeps and before is not None:
-        secret = install.KnownSecret(before["password"])
+        secret = install.KnownSecret(config.Credential(before["password"], before.get("fresh_key")))
     session.out.warn("Writing. Leave the camera connected.")
     done = install.install(drive, agent, draft, secret, main_before=found.main, in_place=order.in_place)
     if enrolled and order.tags:
@@ -192,15 +192,17 @@ def _remarks(session: Session, found: "Found", name: str, enrolled: Mapping[str,
     return remarks
 
 
-def _asking(session: Session, order: Order, name: str) -> Callable[[], str]:
+def _asking(session: Session, order: Order, name: str) -> "Callable[[], Credential]":
     """Asks fleetd for the credential: enrols the camera, or gives it a new one."""
+    from fleetd.provisioning import config  # noqa: PLC0415  # see above
 
-    def ask() -> str:
+    def ask() -> "Credential":
         if enrolled_as(session, name) is None:
             answer = session.api.post("cameras", body={"name": name, "tags": list(order.tags)})
         else:
             answer = session.api.post("cameras", name, "secret")
-        return str(answer["secret"])
+        fresh = session.api.post("cameras", name, "fresh-key")
+        return config.Credential(str(answer["secret"]), str(fresh["fresh_key"]))
 
     return ask
 

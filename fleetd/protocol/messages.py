@@ -27,6 +27,7 @@ Label = Annotated[str, StringConstraints(max_length=limits.LABEL_BYTES, pattern=
 Boot = Annotated[str, StringConstraints(pattern=rf"^{BOOT_ID}$")]
 Digest = Annotated[str, StringConstraints(pattern=rf"^{DIGEST}$")]
 ReleaseId = Annotated[str, StringConstraints(pattern=rf"^{RELEASE_ID}$")]
+Nonce = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Seq = Annotated[int, Field(ge=0, le=limits.SEQ_MAX)]
 Count = Annotated[int, Field(ge=0, le=limits.SEQ_MAX)]
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -135,6 +136,7 @@ class Status(Envelope):
     release: NotRequired[RunningRelease | None]
     trial: NotRequired[ReleaseId | None]
     keys: NotRequired[Keys]
+    nonce: NotRequired[Nonce]  # answered on `down/fresh`
     storage: NotRequired[Storage]
     network: NotRequired[Network]
     capabilities: NotRequired[Annotated[list[Word], Field(max_length=64)]]
@@ -257,6 +259,18 @@ class Ack(TypedDict):
     seq: Annotated[list[tuple[Seq, Seq]], Field(max_length=256)]
 
 
+class Fresh(TypedDict):
+    """`down/fresh`: the answer to a camera's nonce. What `mac` covers is in `fleetd.protocol.fresh`."""
+
+    __pydantic_config__ = _CONFIG  # type: ignore[misc]
+
+    nonce: Nonce
+    t: Annotated[int, Field(ge=0, le=2**40)]  # fleetd's clock
+    generation: Count  # of the newest desired state for this camera
+    keys: Count  # the newest key record
+    mac: Digest
+
+
 class Command(TypedDict):
     """`down/cmd/<cmd>`: something to do once. `ttl` is how many seconds it stays good after sending."""
 
@@ -292,6 +306,7 @@ EVENT: Final = TypeAdapter(Event)
 REPLY: Final = TypeAdapter(Reply)
 DESIRED: Final = TypeAdapter(Desired)
 ACK: Final = TypeAdapter(Ack)
+FRESH: Final = TypeAdapter(Fresh)
 COMMAND: Final = TypeAdapter(Command)
 DAEMON_STATUS: Final = TypeAdapter(DaemonStatus)
 
@@ -304,4 +319,4 @@ UP: Final[dict[str, TypeAdapter[Any]]] = {
     "event": EVENT,
     "reply": REPLY,
 }
-DOWN: Final[dict[str, TypeAdapter[Any]]] = {"desired": DESIRED, "ack": ACK, "cmd": COMMAND}
+DOWN: Final[dict[str, TypeAdapter[Any]]] = {"desired": DESIRED, "ack": ACK, "fresh": FRESH, "cmd": COMMAND}

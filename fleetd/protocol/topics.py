@@ -19,7 +19,7 @@ DEFAULT_PREFIX = "fleet/v1"
 PREFIX = r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){0,3}"
 
 UP_CHANNELS = ("status", "result", "telemetry", "led", "update", "event")
-DOWN_CHANNELS = ("desired", "ack")
+DOWN_CHANNELS = ("desired", "ack", "fresh")
 
 
 class CameraTopic(NamedTuple):
@@ -53,7 +53,7 @@ Topic = CameraTopic | ReleaseTopic | BlobTopic | DaemonTopic
 
 _WORD = r"[a-z0-9][a-z0-9-]{0,31}"
 _UP = rf"status|result|telemetry|led|update|event|reply/{_WORD}|image/{_WORD}/[0-9]{{1,6}}"
-_DOWN = rf"desired|ack|cmd/{_WORD}"
+_DOWN = rf"desired|ack|fresh|cmd/{_WORD}"
 _CAMERA = re.compile(rf"({CAMERA_ID})/(?:(up)/({_UP})|(down)/({_DOWN}))")
 _RELEASE = re.compile(rf"_release/({RELEASE_ID})")
 _BLOB = re.compile(rf"_blob/({DIGEST})/(0|[1-9][0-9]{{0,5}})")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from camera_agent import settings
 from fleetd.provisioning.authority import read_ca
@@ -28,12 +28,14 @@ _NOT_TO_SET: Final = {
     "country": "--country",
     "user": "--camera",
     "password": "--rotate",
+    "fresh_key": "--rotate",
     "keys": "`fleetctl keys trust`",
     **dict.fromkeys(("recovery", "key_serial", "key_epoch"), "`fleetctl keys rotate`"),
     "prefix": "fleetd's own settings",
 }
 _PLAIN_PORT: Final = 1883
 _TLS_PORT: Final = 8883
+_SECRETS: Final = ("password", "fresh_key")
 _PLACEHOLDER: Final = "x" * 40  # as long as a credential
 _SLOT_MARGIN: Final = 64 * 1024  # what the agent itself leaves free
 _LEAST_SLOT: Final = 49_152
@@ -69,6 +71,16 @@ class FleetFacts:
     key_epoch: int = 1
 
 
+class Credential(NamedTuple):
+    """What only fleetd and this camera know: `fresh_key` proves fleetd's answers, and the broker never sees it."""
+
+    password: str
+    fresh_key: str | None = None
+
+    def __repr__(self) -> str:
+        return "Credential(...)"
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """Settings without credential, and what an operator should know about them."""
@@ -76,16 +88,19 @@ class Draft:
     values: Mapping[str, Any] = field(repr=False)  # with the WiFi's password
     warnings: tuple[str, ...]
 
-    def rendered(self, password: str | None) -> bytes:
-        """The file. Without a password it is a placeholder of the same length."""
-        whole = {**self.values, "password": password or _PLACEHOLDER}
+    def rendered(self, secret: Credential | None) -> bytes:
+        """The file. Without a credential it has placeholders of the same length."""
+        password, fresh_key = secret or (_PLACEHOLDER, "0" * 64)
+        whole = {**self.values, "password": password}
+        if fresh_key is not None:
+            whole["fresh_key"] = fresh_key
         return json.dumps(whole, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def draft(camera: str, before: Mapping[str, Any] | None, wishes: Wishes, fleet: FleetFacts) -> Draft:
     """The settings of this camera. `before`: its earlier ones, if the drive has them. ConfigRefusedError."""
     warnings: list[str] = []
-    values = {name: value for name, value in (before or {}).items() if name != "password"}
+    values = {name: value for name, value in (before or {}).items() if name not in _SECRETS}
     values |= {"camera": camera, **_broker(before, wishes, fleet, warnings)}
     if len(fleet.keys) + len(fleet.recovery) > KEYS:
         raise ConfigRefusedError(

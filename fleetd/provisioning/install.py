@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fleetd.provisioning import package
-from fleetd.provisioning.config import Draft
+from fleetd.provisioning.config import Credential, Draft
 from fleetd.provisioning.disk import Disk
 from fleetd.provisioning.errors import DriveError, DriveFullError
 from fleetd.provisioning.looking import (
@@ -59,7 +59,7 @@ def install(
     disk: Disk,
     agent: AgentPackage,
     config: Draft,
-    secret: Callable[[], str],
+    secret: Callable[[], Credential],
     *,
     main_before: Main,
     in_place: bool = False,
@@ -80,7 +80,7 @@ def _install(
     disk: Disk,
     agent: AgentPackage,
     config: Draft,
-    secret: Callable[[], str],
+    secret: Callable[[], Credential],
     state: _State,
     *,
     main_before: Main,
@@ -218,7 +218,7 @@ def _switch(disk: Disk) -> None:
         disk.remove_folder("lib")
 
 
-def _write_config(disk: Disk, config: Draft, secret: Callable[[], str]) -> bool:
+def _write_config(disk: Disk, config: Draft, secret: Callable[[], Credential]) -> bool:
     """Writes the settings, unless they are there already."""
     disk.make_folder("fleet")
     if isinstance(secret, KnownSecret) and disk.kind(DRAFT) is None:
@@ -252,9 +252,9 @@ def _keep_main(disk: Disk) -> str | None:
 class KnownSecret:
     """A credential that the drive has already, so nobody needs to be asked."""
 
-    value: str
+    value: Credential
 
-    def __call__(self) -> str:
+    def __call__(self) -> Credential:
         """The credential."""
         return self.value
 

@@ -107,6 +107,9 @@ class DeskHal:
         """The desk's clock is not the camera's: fleetd estimates times by itself."""
         return None
 
+    def set_unix(self, seconds: int) -> None:
+        """Fleetd estimates times by itself here."""
+
     def sleep_ms(self, duration: int) -> None:
         """Wait."""
         time.sleep(duration / 1000)

@@ -37,6 +37,7 @@ class Landed:
     lost: int = 0  # sequence numbers that cameras declared lost
     updates: bool = False  # an update report is among the rows
     receipts: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
+    nonces: dict[str, str] = field(default_factory=dict)  # by camera: what its newest status asks with
 
 
 def in_pieces(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

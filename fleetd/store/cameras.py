@@ -1,12 +1,13 @@
 """Cameras: enrolment, tags and reported state."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from fleetd.domain.records import Camera
-from fleetd.store.tables import camera_state, camera_tags, cameras, facts, unknown_cameras
+from fleetd.store.tables import camera_state, camera_tags, cameras, desired, facts, unknown_cameras
 
 _STATE = [column for column in camera_state.c if column.name not in ("camera_id", "status_seq")]
 _OWN = [column for column in cameras.c if column.name not in ("secret_hash", "fresh_key")]
@@ -14,6 +15,7 @@ _SELECT = sa.select(*_OWN, *_STATE).select_from(
     cameras.outerjoin(camera_state, camera_state.c.camera_id == cameras.c.id)
 )
 _RENAMED = {column.name for column in _STATE}
+_NAMES_AT_ONCE = 500
 _REMOVALS = "cameras_removed"  # the fact that counts removals
 _COUNT_REMOVALS = sa.select(facts.c.value).where(facts.c.name == _REMOVALS)
 
@@ -77,6 +79,24 @@ class SqlCameras:
         self._connection.execute(
             sa.update(cameras).where(cameras.c.id == camera_id).values(secret_hash=secret_hash)
         )
+
+    def set_fresh_key(self, name: str, key: str) -> None:
+        """Gives the camera another key for answers to its nonces."""
+        self._connection.execute(sa.update(cameras).where(cameras.c.name == name).values(fresh_key=key))
+
+    def fresh_keys(self, names: Iterable[str]) -> Mapping[str, tuple[str, int]]:
+        """By name, for those that have one: the key and the generation of the newest desired state (0: none)."""
+        found = {}
+        left = iter(names)
+        while chunk := list(islice(left, _NAMES_AT_ONCE)):
+            query = (
+                sa.select(cameras.c.name, cameras.c.fresh_key, desired.c.generation)
+                .select_from(cameras.outerjoin(desired, desired.c.camera_id == cameras.c.id))
+                .where(cameras.c.name.in_(chunk), cameras.c.fresh_key.is_not(None))
+            )
+            for row in self._connection.execute(query):
+                found[row.name] = row.fresh_key, row.generation or 0
+        return found
 
     def set_tags(self, camera_id: int, tags: frozenset[str]) -> None:
         """Replaces the camera's tags."""

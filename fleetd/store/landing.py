@@ -185,6 +185,8 @@ class _Batch:
         CHANNELS[channel](self._rows, body, Head(camera_id, mark.id, seq, at, received_at), rest)
         if channel == "update":
             landed.updates = True
+        elif channel == "status" and not retained and "nonce" in body:
+            landed.nonces[camera] = body["nonce"]
         landed.stored += 1
 
     def _last_will(self, camera_id: int, arrival: Arrival) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from fleetd import __version__
 from fleetd.access import AccessControl
 from fleetd.errors import FleetError
+from fleetd.freshness import Freshness
 from fleetd.incidents import Incidents
 from fleetd.ota import Ota
 from fleetd.ports import Clock
@@ -57,6 +58,7 @@ def create_app(
     access: AccessControl,
     incidents_service: Incidents,
     recovery_service: RecoveryService,
+    freshness: Freshness,
     *,
     status: Callable[[], Mapping[str, Any]],
     allowed_hosts: Collection[str],
@@ -84,6 +86,7 @@ def create_app(
         incidents=incidents_service,
         recovery=recovery_service,
         status=status,
+        freshness=freshness,
         clock=clock,
     )
     app.state.uploading = asyncio.Lock()

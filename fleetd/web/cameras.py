@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from fleetd.protocol.messages import LedColor, LedPattern
 from fleetd.registry import CameraView
 from fleetd.web.inputs import Body, CameraId, CameraPath, Line, ReleaseId, ShortLine, SinceQuery, Tag, Target
-from fleetd.web.services import Admin, Operator, OtaService, RegistryService, Viewer
+from fleetd.web.services import Admin, FreshnessService, Operator, OtaService, RegistryService, Viewer
 
 router = APIRouter(prefix="/cameras", tags=["cameras"])
 TAGS_PER_REQUEST = 64
@@ -137,6 +137,13 @@ class SecretOut(BaseModel):
     secret: str
 
 
+class FreshKeyOut(BaseModel):
+    """A camera's key for answers to its nonces. The one before does not count any more."""
+
+    name: str
+    fresh_key: str
+
+
 class TagsIn(Body):
     """Tags to put on and to take off a camera, and the site it is at (empty: none)."""
 
@@ -228,6 +235,12 @@ def remove(name: CameraPath, registry: RegistryService, actor: Admin) -> None:
 def rotate_secret(name: CameraPath, registry: RegistryService, actor: Admin) -> SecretOut:
     """Replaces a camera's credential and answers the new one, once."""
     return SecretOut(name=name, secret=registry.rotate_secret(name, actor=actor))
+
+
+@router.post("/{name}/fresh-key")
+def new_fresh_key(name: CameraPath, freshness: FreshnessService, actor: Admin) -> FreshKeyOut:
+    """Gives the camera a new key for answers to its nonces: for `fresh_key` in its config.json."""
+    return FreshKeyOut(name=name, fresh_key=freshness.new_key(name, actor=actor))
 
 
 @router.get("/{name}/leds")

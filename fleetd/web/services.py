@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fleetd.access import AccessControl
 from fleetd.domain.records import Role, Token
 from fleetd.errors import AccessError
+from fleetd.freshness import Freshness
 from fleetd.incidents import Incidents
 from fleetd.ota import Ota
 from fleetd.ports import Clock
@@ -30,6 +31,7 @@ class Services:
     access: AccessControl
     incidents: Incidents
     recovery: RecoveryService
+    freshness: Freshness
     status: Callable[[], Mapping[str, Any]]
     clock: Clock
 
@@ -63,11 +65,16 @@ def _recovery(held: _Services) -> RecoveryService:
     return held.recovery
 
 
+def _freshness(held: _Services) -> Freshness:
+    return held.freshness
+
+
 RegistryService = Annotated[Registry, Depends(_registry)]
 OtaService = Annotated[Ota, Depends(_ota)]
 AccessService = Annotated[AccessControl, Depends(_access)]
 IncidentService = Annotated[Incidents, Depends(_incidents)]
 RecoveryServices = Annotated[RecoveryService, Depends(_recovery)]
+FreshnessService = Annotated[Freshness, Depends(_freshness)]
 AllServices = _Services
 
 _bearer = HTTPBearer(auto_error=False, description="An API token, see `fleetctl tokens`.")

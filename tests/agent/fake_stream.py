@@ -225,6 +225,9 @@ class FakeHal:
     def unix(self) -> int | None:
         return self.clock
 
+    def set_unix(self, seconds: int) -> None:
+        self.clock = seconds
+
     def sleep_ms(self, duration: int) -> None:
         self.now += duration
 

@@ -31,6 +31,7 @@ def test_every_problem_is_explained_and_no_other() -> None:
         "no-keys",
     }
     found |= words(r'"(spool-[a-z-]+)"', "agent", "spool", "spooling")
+    found |= words(r'return \["([a-z-]+)"\]', "fresh")
     listed = explained("`problems`")
     assert found <= listed
     assert listed - found == {

@@ -49,6 +49,7 @@ def test_everything_that_can_be_set_is_taken() -> None:
         "recovery": [KEY],
         "key_serial": 3,
         "key_epoch": 2,
+        "fresh_key": "ab" * 32,
         "wifi": {"ssid": "hall 3", "key": "secret"},
         "country": "DE",
         "ntp": "pool.ntp.org",

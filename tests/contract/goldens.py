@@ -16,7 +16,7 @@ FLEETD: dict[str, TypeAdapter[Any]] = {
     **messages.DOWN,
     "daemon": messages.DAEMON_STATUS,
 }
-DOWN = ("desired", "ack", "cmd", "daemon")
+DOWN = ("desired", "ack", "fresh", "cmd", "daemon")
 
 
 def name_of(path: Path) -> str:

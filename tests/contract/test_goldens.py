@@ -17,6 +17,7 @@ from tests.contract.goldens import DOWN, FLEETD, FOLDER, bad_down, each, files, 
 AGENT = {
     "desired": protocol.parse_desired,
     "ack": protocol.parse_ack,
+    "fresh": protocol.parse_fresh,
     "cmd": protocol.parse_command,
     "daemon": protocol.parse_daemon_status,
 }
@@ -62,6 +63,8 @@ def _as_agent_reads(path: Path) -> Any:
             return (meant["boot"], [list(pair) for pair in meant["seq"]])
         case "cmd":
             return {"args": {}, **meant}
+        case "fresh":
+            return meant
         case _:
             meant.pop("version", None)
             return {"t": None, "keys": 0, **meant}

@@ -18,6 +18,7 @@ from fleetd.bundles.opening import open_bundle
 from fleetd.bundles.release import BuiltRelease, build_release
 from fleetd.bundles.signing import OperatorKey
 from fleetd.domain.records import Role
+from fleetd.freshness import Freshness
 from fleetd.incidents import Incidents
 from fleetd.ota import Ota
 from fleetd.recovery import RecoveryService
@@ -71,6 +72,7 @@ class Rig:
             self.access,
             self.incidents,
             self.recovery,
+            Freshness(self.store, lambda: self.now),
             status=lambda: self.status,
             allowed_hosts=["fleet.example"],
             clock=lambda: self.now,

@@ -41,6 +41,7 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("POST", "/cameras/cam-1/secret", ADMIN, None, 200),
     ("POST", "/cameras/cam-1/commands/identify", OPERATOR, {"ttl_s": 30}, 202),
     ("GET", "/commands/{command}", VIEWER, None, 200),
+    ("POST", "/cameras/cam-1/fresh-key", ADMIN, None, 200),
     ("GET", "/cameras/cam-1/leds", VIEWER, None, 200),
     ("POST", "/cameras/cam-1/leds", OPERATOR, {"color": "green", "pattern": "blink"}, 204),
     ("GET", "/cameras/cam-1/diagnosis", VIEWER, None, 200),

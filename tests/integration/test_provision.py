@@ -114,6 +114,9 @@ def test_a_new_camera_is_enrolled_and_its_drive_written(desk: Desk, rig: Rig, dr
     assert (config["host"], config["port"], config["country"]) == ("10.0.0.2", 1883, "DE")
     assert config["wifi"] == {"ssid": "hall 3", "key": WIFI_KEY}
     assert works(rig, "cam-07", config["password"])
+    with rig.store.reading() as work:
+        assert work.cameras.fresh_keys(["cam-07"]) == {"cam-07": (config["fresh_key"], 0)}
+    assert config["fresh_key"] not in shown
     assert rig.registry.camera("cam-07").camera.tags == {"line-3"}
     assert found_by_camera(drive) == small("mpy").files
     assert (drive / "main.py").read_bytes() == (ROOT / "camera_agent" / "main.py").read_bytes()

@@ -10,6 +10,7 @@ from camera_agent import protocol
 PARSERS = {
     "desired": protocol.parse_desired,
     "ack": protocol.parse_ack,
+    "fresh": protocol.parse_fresh,
     "cmd": protocol.parse_command,
     "daemon": protocol.parse_daemon_status,
 }

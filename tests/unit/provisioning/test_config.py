@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from camera_agent import settings
 from fleetd.provisioning import config, looking
-from fleetd.provisioning.config import Draft, FleetFacts, Wishes
+from fleetd.provisioning.config import Credential, Draft, FleetFacts, Wishes
 from fleetd.provisioning.disk import Room
 from fleetd.provisioning.errors import ConfigRefusedError
 from tests.agent.certificates import Authority
@@ -54,10 +54,10 @@ def test_a_new_camera_gets_what_fleetd_and_the_options_say() -> None:
 
 def test_the_agent_can_read_what_is_rendered() -> None:
     made = config.draft("cam-07", None, Wishes(wifi_ssid="Küche ☕"), FLEET)
-    found = settings.check(json.loads(made.rendered("the credential")))
+    found = settings.check(json.loads(made.rendered(Credential("the credential"))))
     assert (found["password"], found["wifi"]["ssid"], found["ignored"]) == ("the credential", "Küche ☕", [])
-    assert b"\\u" not in made.rendered("x")  # MicroPython reads UTF-8, but no surrogate pairs
-    assert len(made.rendered(None)) == len(made.rendered("x" * 40))
+    assert b"\\u" not in made.rendered(Credential("x"))  # MicroPython reads UTF-8, but no surrogate pairs
+    assert len(made.rendered(None)) == len(made.rendered(Credential("x" * 40, "0" * 64)))
 
 
 def test_a_camera_that_comes_back_keeps_its_settings_except_for_keys_and_prefix() -> None:

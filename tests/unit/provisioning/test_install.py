@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleetd.provisioning import looking
+from fleetd.provisioning.config import Credential
 from fleetd.provisioning.disk import Disk, Room
 from fleetd.provisioning.errors import (
     DriveError,
@@ -43,16 +44,16 @@ class Server:
     def __init__(self) -> None:
         self.asked = 0
 
-    def __call__(self) -> str:
+    def __call__(self) -> Credential:
         self.asked += 1
-        return self.valid
+        return Credential(self.valid)
 
     @property
     def valid(self) -> str:
         return f"credential-{self.asked:016d}"
 
 
-def run(disk: Disk, secret: Callable[[], str], *, in_place: bool = False) -> Done:
+def run(disk: Disk, secret: Callable[[], Credential], *, in_place: bool = False) -> Done:
     before = looking.look(disk)
     return install(disk, NEW, DRAFT, secret, main_before=before.main, in_place=in_place)
 
@@ -135,7 +136,10 @@ def test_after_a_failure_at_any_operation_there_is_one_complete_agent_and_a_seco
             assert server.asked == 0 or again.config is None or again.begun is not None, at
             run(FailingDisk(folder, NEVER, 0, for_good=False), server)
         else:
-            run(FailingDisk(folder, NEVER, 0, for_good=False), KnownSecret(again.config["password"]))
+            run(
+                FailingDisk(folder, NEVER, 0, for_good=False),
+                KnownSecret(Credential(again.config["password"])),
+            )
         assert is_done(folder, server.valid), at
         assert set(tree(folder)) == set(expected), at
         shutil.rmtree(folder)
@@ -146,7 +150,7 @@ def test_a_finished_drive_is_not_written_again(tmp_path: Path) -> None:
     server = Server()
     run(Disk(folder), server)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    done = run(Disk(folder), KnownSecret(server.valid))
+    done = run(Disk(folder), KnownSecret(Credential(server.valid)))
     assert (done.agent, done.config, done.main) == (False, False, False)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
@@ -156,7 +160,7 @@ def test_an_agent_that_lost_a_file_is_written_again(tmp_path: Path) -> None:
     server = Server()
     run(Disk(folder), server)
     (folder / "camera_agent" / "agent.mpy").write_bytes(b"M\x06 damaged")
-    assert run(Disk(folder), KnownSecret(server.valid)).agent
+    assert run(Disk(folder), KnownSecret(Credential(server.valid))).agent
     assert is_done(folder, server.valid)
 
 
@@ -293,4 +297,5 @@ def test_files_of_others_in_the_agents_temporary_folders_stop_the_run(tmp_path: 
 
 
 def test_a_credential_does_not_show(tmp_path: Path) -> None:
-    assert "hidden" not in repr(KnownSecret("hidden"))
+    assert "hidden" not in repr(KnownSecret(Credential("hidden", "hidden")))
+    assert "hidden" not in repr(Credential("hidden", "hidden"))
