@@ -23,7 +23,17 @@ LONGEST = 400  # lines in a module
 _BASE = {"errors", "logs"}
 _PURE = _BASE | {"protocol", "domain", "boards", "bundles"}
 _SERVICE = _PURE | {"ports", "zones"}  # services never import each other
-_SERVICES = {"registry", "ota", "access", "freshness", "delivery", "upkeep", "incidents", "recovery", "notices"}
+_SERVICES = {
+    "registry",
+    "ota",
+    "access",
+    "freshness",
+    "delivery",
+    "upkeep",
+    "incidents",
+    "recovery",
+    "notices",
+}
 
 # Area of fleetd (a module, a package, or one module of a package) -> areas it may import besides itself.
 MAY_USE: dict[str, set[str]] = {
