@@ -70,6 +70,9 @@ def push_model(
     max_failed: Annotated[
         int | None, typer.Option(min=0, help="Halt after more bad outcomes than this; usually 1.")
     ] = None,
+    approval: Annotated[
+        bool, typer.Option("--approval", help="Begin only when a second person has approved it.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost; nothing is signed or sent.")
     ] = False,
@@ -122,9 +125,15 @@ def push_model(
         found = advice(one["reason"])
         todo = f" {found.todo}" if found is not None else ""
         session.out.warn(f"  {safe(one['camera'])} is left out: {safe(one['detail'])}{todo}")
-    settings = {} if max_failed is None else {"max_failed": max_failed}
+    settings: dict[str, Any] = {} if max_failed is None else {"max_failed": max_failed}
+    settings |= {"approval": True} if approval else {}
     rollout = session.api.post("rollouts", body={**plan, "settings": settings})
-    session.out.warn(f"Rollout {rollout['id']} has started.")
+    if approval:
+        session.out.warn(
+            f"Rollout {rollout['id']} waits: somebody else does `fleetctl rollouts approve {rollout['id']}`."
+        )
+    else:
+        session.out.warn(f"Rollout {rollout['id']} has started.")
     view = watch(session, rollout["id"], quiet=as_json) if watching else None
     if as_json:
         session.out.json(

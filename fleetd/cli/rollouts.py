@@ -102,6 +102,14 @@ def pause(ctx: typer.Context, rollout: Number) -> None:
 
 
 @app.command()
+def approve(ctx: typer.Context, rollout: Number) -> None:
+    """Let a rollout begin that takes a second person; not for the one who started it."""
+    session = session_of(ctx)
+    found = session.api.post("rollouts", rollout, "approve")
+    session.out.say(f"Rollout {found['id']} begins: approved by {safe(found['settings']['approved_by'])}.")
+
+
+@app.command()
 def resume(ctx: typer.Context, rollout: Number) -> None:
     """Go on; after a halt this accepts the bad outcomes so far."""
     _act(ctx, rollout, "resume")

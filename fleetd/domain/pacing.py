@@ -53,7 +53,9 @@ OPEN: Final = Gate(is_open=True)
 
 
 def gate(settings: RolloutSettings, now: float, ahead_of_utc: AheadOfUtc) -> Gate:
-    """Whether the hour is right."""
+    """Whether the hour is right, and everybody agrees whose word it takes."""
+    if awaits_approval(settings):
+        return Gate(is_open=False, why="It waits for somebody else than its creator to approve it.")
     if settings.start_at is not None and now < settings.start_at:
         return Gate(is_open=False, why="It is scheduled for later.", until=settings.start_at)
     if settings.window is None:
@@ -62,6 +64,11 @@ def gate(settings: RolloutSettings, now: float, ahead_of_utc: AheadOfUtc) -> Gat
     if window.is_open(now, ahead_of_utc(window.zone, now)):
         return OPEN
     return Gate(is_open=False, why=f"Its window ({settings.window}) is closed.")
+
+
+def awaits_approval(settings: RolloutSettings) -> bool:
+    """Whether a second person has still to agree."""
+    return settings.approval and settings.approved_by is None
 
 
 def opens_at(settings: RolloutSettings, now: float, ahead_of_utc: AheadOfUtc) -> float | None:

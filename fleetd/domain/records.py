@@ -111,6 +111,8 @@ class RolloutSettings:
     way_back: str | None = (
         None  # a release that brings the old content back: a rollout of it begins on such a halt
     )
+    approval: bool = False  # nothing is offered before somebody else than its creator has approved
+    approved_by: str | None = None
     canaries: int = 0  # so many cameras are a wave of their own before the percentages; 0: none
     accepted: int = 0  # bad outcomes that an operator accepted by resuming; they halt nothing any more
     accepted_lost: int = 0  # those among them that are cameras that fell silent

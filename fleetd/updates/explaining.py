@@ -10,7 +10,7 @@ from fleetd.domain import assignment as lifecycle
 from fleetd.domain.assignment import STAGES
 from fleetd.domain.halting import Dark
 from fleetd.domain.health import Finding
-from fleetd.domain.pacing import is_paced, opens_at
+from fleetd.domain.pacing import awaits_approval, is_paced, opens_at
 from fleetd.domain.presence import Presence, PresenceRules, presence
 from fleetd.domain.records import (
     Assignment,
@@ -161,6 +161,12 @@ def _running_story(
         f"the next wave ({names[following]}) begins" if following < len(names) else "the rollout is completed"
     )
     to_offer = [one for one in members if one.state is lifecycle.PENDING and one.wave <= rollout.wave]
+    if to_offer and awaits_approval(rollout.settings):
+        return (
+            gate.why,
+            f"`fleetctl rollouts approve {rollout.id}`, by another token than {rollout.created_by}.",
+            None,
+        )
     if to_offer and not gate.is_open:
         until = gate.until if rollout.settings.window is None else None
         at = until or opens_at(rollout.settings, now, zones.ahead_of_utc)

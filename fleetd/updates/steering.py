@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fleetd.domain import assignment as lifecycle
+from fleetd.domain.pacing import awaits_approval
 from fleetd.domain.presence import PresenceRules
 from fleetd.domain.records import Assignment, AssignmentState, Rollout, RolloutSettings, RolloutState
 from fleetd.domain.rollout import check_waves, steps
 from fleetd.domain.target import parse_target
-from fleetd.errors import ConflictError, InvalidError, UnknownRolloutError
+from fleetd.errors import AccessError, ConflictError, InvalidError, UnknownRolloutError
 from fleetd.ports import Clock, Store, UnitOfWork
 from fleetd.updates.changes import change_rollout, end
 from fleetd.updates.judging import accept_so_far
@@ -96,7 +97,13 @@ class Steering:
         only = frozenset(one.camera for one in view.assignments if one.state in RETRIED)
         old = view.rollout
         limits = replace(
-            old.settings, accepted=0, accepted_lost=0, accepted_dark=0, canaries=0, start_at=None
+            old.settings,
+            accepted=0,
+            accepted_lost=0,
+            accepted_dark=0,
+            canaries=0,
+            start_at=None,
+            approved_by=None,
         )
         order = Order(old.release_id, old.target, settings=limits, only=only, retry_of=rollout_id)
         return self._begin(order, actor).id
@@ -124,6 +131,31 @@ class Steering:
             return change_rollout(
                 work, replace(rollout, state=PAUSED, reason=None), RUNNING, "pause", actor, now
             )
+
+    def approve(self, rollout_id: int, *, actor: str) -> Rollout:
+        """Lets a rollout begin that takes a second person. AccessError for the one who made it."""
+        now = self._clock()
+        with self._store.transaction() as work:
+            rollout = _known_rollout(work, rollout_id)
+            _must_be(rollout, ACTIVE, "approved")
+            if not awaits_approval(rollout.settings):
+                by = rollout.settings.approved_by
+                raise ConflictError(
+                    f"Rollout {rollout_id} {f'was approved by {by}' if by else 'takes no approval'}. "
+                    "Nothing was changed.",
+                    rollout=rollout_id,
+                )
+            if actor == rollout.created_by:
+                raise AccessError(
+                    f"{actor} has made rollout {rollout_id}: it takes somebody else to approve it. "
+                    "Nothing was changed.",
+                    rollout=rollout_id,
+                )
+            check_key(work, known_release(work, rollout.release_id))
+            approved = replace(rollout, settings=replace(rollout.settings, approved_by=actor))
+            change_rollout(work, approved, rollout.state, "approve", actor, now)
+        self._wake()
+        return approved
 
     def resume(self, rollout_id: int, *, actor: str) -> Rollout:
         """Goes on. After a halt, the bad outcomes so far are accepted, and a wave in which nobody confirmed."""

@@ -41,6 +41,7 @@ class SettingsIn(Body):
     priority: int = Field(_DEFAULTS.priority, ge=-100, le=100)
     take_back: bool = _DEFAULTS.take_back
     way_back: ReleaseId | None = None
+    approval: bool = _DEFAULTS.approval
 
 
 class PreviewIn(Body):
@@ -87,6 +88,8 @@ class SettingsOut(BaseModel):
     priority: int
     take_back: bool
     way_back: str | None
+    approval: bool
+    approved_by: str | None
     accepted: int
 
 
@@ -227,6 +230,12 @@ def show(rollout_id: RolloutPath, ota: OtaService, _: Viewer) -> RolloutViewOut:
 def pause(rollout_id: RolloutPath, ota: OtaService, actor: Operator) -> RolloutOut:
     """Offers nothing more until it is resumed; what cameras have begun goes on."""
     return RolloutOut.model_validate(ota.pause(rollout_id, actor=actor))
+
+
+@router.post("/{rollout_id}/approve")
+def approve(rollout_id: RolloutPath, ota: OtaService, actor: Operator) -> RolloutOut:
+    """Lets a rollout begin that takes a second person: anybody but the one who started it."""
+    return RolloutOut.model_validate(ota.approve(rollout_id, actor=actor))
 
 
 @router.post("/{rollout_id}/resume")

@@ -85,6 +85,7 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("GET", "/rollouts/{rollout}", VIEWER, None, 200),
     ("POST", "/rollouts/{rollout}/pause", OPERATOR, None, 200),
     ("POST", "/rollouts/{rollout}/resume", OPERATOR, None, 200),
+    ("POST", "/rollouts/{rollout}/approve", OPERATOR, None, 409),  # it takes none
     ("POST", "/rollouts/{rollout}/cancel", OPERATOR, None, 200),
     ("POST", "/rollouts/{rollout}/retry", OPERATOR, None, 422),  # nothing has failed in it
     ("POST", "/rollouts/{rollout}/revert", OPERATOR, {"release": "{release}"}, 422),  # nobody has taken it
