@@ -22,8 +22,9 @@ test: check tools ## Everything that has to pass: `make check`, then all tests (
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 .PHONY: faults
-faults: $(VENV)/.dev tools ## Cut the power at every flash operation of an update (ARGS="--seconds 600 --seed 7")
+faults: $(VENV)/.dev tools ## Cut and kill at every write, on the camera and in fleetd (ARGS="--seconds 600 --seed 7")
 	@$(BIN)/python -m tests.faults.power_cuts $(ARGS)
+	@$(BIN)/python -m tests.faults.syscalls $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.dev ## Style, formatting and types
@@ -51,7 +52,7 @@ setup: $(VENV)/.dev tools ## All that development needs, without running anythin
 
 .PHONY: tools
 tools: $(VENV)/.made ## Fetch MicroPython, mosquitto and PostgreSQL for the tests (Debian packages, no root)
-	@$(BIN)/python scripts/get_debian.py micropython mosquitto postgresql
+	@$(BIN)/python scripts/get_debian.py micropython mosquitto postgresql strace
 
 .PHONY: clean
 clean: ## Remove what make has made; what fleetd has stored stays
