@@ -12,6 +12,8 @@ from typing import Final
 import pytest
 
 ROOT = Path(__file__).resolve().parent
+FLOOD = "integration/test_retained_flood.py"
+MIGRATIONS = "integration/test_migrations.py"
 
 # Letter: what must not happen; the tests as file::function.
 REGRESSIONS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -76,10 +78,7 @@ REGRESSIONS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "j": (
         "a start beside thousands of retained messages: bounded memory, no stampede",
-        (
-            "integration/test_retained_flood.py::"
-            "test_thousands_of_retained_messages_at_a_start_are_taken_in_bounded_pieces",
-        ),
+        (f"{FLOOD}::test_thousands_of_retained_messages_at_a_start_are_taken_in_bounded_pieces",),
     ),
     "k": (
         "cancel reaches cameras that are transferring",
@@ -140,8 +139,7 @@ REGRESSIONS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "u": (
         "an interrupted migration can be resumed",
         (
-            "integration/test_migrations.py::"
-            "test_a_migration_that_breaks_half_way_leaves_the_database_as_it_was_and_can_be_resumed",
+            f"{MIGRATIONS}::test_a_migration_that_breaks_half_way_leaves_the_database_as_it_was_and_can_be_resumed",
         ),
     ),
 }

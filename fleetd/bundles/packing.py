@@ -13,7 +13,7 @@ from typing import Final
 
 from fleetd import boards as board_profiles
 from fleetd.boards import BoardProfile
-from fleetd.bundles.content import build_content, facts_of
+from fleetd.bundles.content import build_content, facts_of, read_content
 from fleetd.bundles.encodings import Encoded, cut
 from fleetd.bundles.errors import PreflightError, ReleaseError
 from fleetd.bundles.golden import TOLERANCE, Golden
@@ -24,8 +24,9 @@ from fleetd.bundles.opening import Bundle
 from fleetd.bundles.patching import make_patch
 from fleetd.bundles.preflight import Finding, check, refusals
 from fleetd.bundles.romfs import Image
+from fleetd.bundles.romfs import read as read_image
 from fleetd.bundles.tflite import Model, read_model
-from fleetd.protocol.manifest import GoldenFacts, ModelFacts
+from fleetd.protocol.manifest import GoldenFacts, Manifest, ModelFacts
 
 _PATCH_WORTH: Final = 0.8  # of the full encoding: a patch that saves less is not offered
 _PATCHES: Final = 15  # with the full one all that a manifest may list
@@ -84,6 +85,23 @@ def pack(
         encodings=(full, *patches),
         findings=tuple(findings),
         golden=facts,
+    )
+
+
+def repack(content: bytes, manifest: Manifest, bases: Iterable[bytes] = ()) -> Packed:
+    """A content that was released before, for the same boards, to be released again. `bases`: see `pack`."""
+    image = read_image(content)
+    model, labels = read_content(image)
+    facts = read_model(model)
+    findings = judge(facts, labels, board_profiles.covered(manifest.boards), len(content))
+    full = cut("deflate", deflate(content))
+    return Packed(
+        boards=tuple(manifest.boards),
+        image=image,
+        facts=facts_of(facts, labels),
+        encodings=(full, *_patches(content, bases, below=_PATCH_WORTH * full.size)),
+        findings=tuple(findings),
+        golden=manifest.golden,
     )
 
 

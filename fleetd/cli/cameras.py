@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleetd.cli.explaining import print_camera
 from fleetd.cli.session import Json, Limit, session_of
 from fleetd.cli.text import duration, safe, size, when
 
@@ -77,6 +78,8 @@ def show(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None:
             ("presence", found["presence"]),
             ("last seen", f"{when(found['seen_at'])} ({duration(found['silent_s'])} ago)"),
             ("tags", " ".join(found["tags"]) or None),
+            ("site", found["site"] or None),
+            ("pinned to", found["pinned"]),
             ("note", found["note"] or None),
             ("enrolled", when(found["created_at"])),
             ("board", found["board"]),
@@ -145,6 +148,49 @@ def untag(
 ) -> None:
     """Take tags off a camera."""
     _change_tags(ctx, camera, {"remove_tags": tags})
+
+
+@app.command()
+def move(
+    ctx: typer.Context,
+    camera: Camera,
+    site: Annotated[str, typer.Argument(metavar="SITE", help="A place that shares a link; '' takes it off.")],
+) -> None:
+    """Say at which site a camera is: rollouts keep limits for each site."""
+    session = session_of(ctx)
+    found = session.api.patch("cameras", camera, body={"site": site})
+    session.out.say(f"{safe(found['name'])}: {safe(found['site']) or 'no site'}")
+
+
+@app.command()
+def pin(
+    ctx: typer.Context,
+    camera: Camera,
+    release: Annotated[str | None, typer.Argument(metavar="[RELEASE]", help="Usually what it runs.")] = None,
+) -> None:
+    """Keep a camera at a release: rollouts of others leave it out."""
+    session = session_of(ctx)
+    found = session.api.put("cameras", camera, "pin", body={"release": release})
+    session.out.say(f"{safe(found['name'])} is pinned to {safe(found['pinned'])}.")
+
+
+@app.command()
+def unpin(ctx: typer.Context, camera: Camera) -> None:
+    """Let rollouts bring a camera anything again."""
+    session = session_of(ctx)
+    session.api.delete("cameras", camera, "pin")
+    session.out.say(f"{safe(camera)} is not pinned.")
+
+
+@app.command()
+def explain(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None:
+    """Say what a camera should run, what it says it runs, and what happens next."""
+    session = session_of(ctx)
+    found = session.api.get("cameras", camera, "explain")
+    if as_json:
+        session.out.json(found)
+        return
+    print_camera(session, found)
 
 
 @app.command("rotate-secret")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fleetd.cli import keystore
+from fleetd.cli import keystore, pace
 from fleetd.cli.errors import UNUSABLE, CliError
 from fleetd.cli.inspect import Labels
 from fleetd.cli.keys import Key, PasswordFile
@@ -23,6 +23,7 @@ from fleetd.cli.watch import conclude, watch
 if TYPE_CHECKING:  # reading models and signing take libraries that help does not need
     from fleetd.bundles.packing import Packed
     from fleetd.bundles.release import Draft
+    from fleetd.bundles.signing import OperatorKey
     from fleetd.cli.aim import Aim
     from fleetd.cli.examine import BoardReport, Examined
 
@@ -53,7 +54,6 @@ def push_model(
     ],
     name: Annotated[str | None, typer.Option(help="The model's name; usually the file's.")] = None,
     version: Annotated[str | None, typer.Option(help="Its version; usually the sequence number.")] = None,
-    waves: Annotated[str, typer.Option(metavar="PERCENTS", help="Cumulative shares, e.g. 5,25,100.")] = "100",
     labels: Labels = None,
     key: Key = None,
     password_file: PasswordFile = None,
@@ -67,9 +67,21 @@ def push_model(
     expires_days: Annotated[
         int | None, typer.Option(min=1, max=3650, help="Cameras refuse the release after so many days.")
     ] = None,
-    max_failed: Annotated[
-        int | None, typer.Option(min=0, help="Halt after more bad outcomes than this; usually 1.")
-    ] = None,
+    waves: pace.Waves = None,
+    canaries: pace.Canaries = None,
+    soak: pace.Soak = None,
+    start_in: pace.StartIn = None,
+    window: pace.Hours = None,
+    at_once: pace.AtOnce = None,
+    site_at_once: pace.SiteAtOnce = None,
+    site_per_hour: pace.SitePerHour = None,
+    retries: pace.Retries = None,
+    priority: pace.Priority = None,
+    max_failed: pace.MaxFailed = None,
+    tolerated: pace.Tolerated = None,
+    no_health: pace.NoHealth = False,
+    ignore: pace.Ignore = None,
+    way_back: pace.WayBack = False,
     approval: Annotated[
         bool, typer.Option("--approval", help="Begin only when a second person has approved it.")
     ] = False,
@@ -90,13 +102,30 @@ def push_model(
     from fleetd.cli import aim, cost, examine  # noqa: PLC0415  # see above
 
     session = session_of(ctx)
-    shares = _shares(waves)
+    wish = pace.Wish(
+        waves=waves,
+        canaries=canaries,
+        soak=soak,
+        start_in=start_in,
+        window=window,
+        at_once=at_once,
+        site_at_once=site_at_once,
+        site_per_hour=site_per_hour,
+        retries=retries,
+        priority=priority,
+        max_failed=max_failed,
+        tolerated=tolerated,
+        no_health=no_health,
+        ignore=tuple(ignore or ()),
+    )
+    pace.pace_of(wish, 1, session.now())  # a wrong option is told before anything is looked at
     key_file = keystore.key_path(session.env, key)
     wishes = Wishes(name, version, threshold, expires_days, patches=not no_patches)
     examined = examine.examine(bundle, labels)
     if not as_json:
         examine.print_facts(session.out, examined)
     aimed = aim.aim_at(session, to, board or [])
+    chosen = pace.pace_of(wish, len(aimed.members), session.now())
     refused = _judge(session, examined, aimed, as_json=as_json)
     if dry_run:
         _rehearse(session, examined, aimed, refused, wishes, link_kbit, as_json=as_json)
@@ -110,8 +139,7 @@ def push_model(
     for camera, why in estimate.unable:
         session.out.warn(f"  {safe(camera)} cannot take it: {safe(why)}")
     if not yes:
-        steps = ", ".join(f"{share} %" for share in shares)
-        typer.confirm(f"Push to {counted(len(aimed.members), 'camera')} ({steps})?", abort=True, err=True)
+        typer.confirm(f"Push to {counted(len(aimed.members), 'camera')} ({chosen})?", abort=True, err=True)
 
     signing = keystore.load(key_file, password_file)
     # Numbered anew: answering takes a while, and others push too.
@@ -119,13 +147,20 @@ def push_model(
     release = session.api.upload(built.blob, [encoded.data for encoded in built.encodings])
     session.out.warn(f"Uploaded {safe(release['id'])}.")
 
-    plan: dict[str, Any] = {"release": release["id"], "target": to, "waves": shares}
+    settings = dict(chosen.settings)
+    if way_back:
+        settings |= _way_back(session, aimed, release, signing)
+    plan: dict[str, Any] = {
+        "release": release["id"],
+        "target": to,
+        "waves": list(chosen.waves),
+        "canaries": chosen.canaries,
+    }
     skipped = session.api.post("rollouts", "preview", body=plan)["skipped"]
     for one in skipped:
         found = advice(one["reason"])
         todo = f" {found.todo}" if found is not None else ""
         session.out.warn(f"  {safe(one['camera'])} is left out: {safe(one['detail'])}{todo}")
-    settings: dict[str, Any] = {} if max_failed is None else {"max_failed": max_failed}
     settings |= {"approval": True} if approval else {}
     rollout = session.api.post("rollouts", body={**plan, "settings": settings})
     if approval:
@@ -133,7 +168,7 @@ def push_model(
             f"Rollout {rollout['id']} waits: somebody else does `fleetctl rollouts approve {rollout['id']}`."
         )
     else:
-        session.out.warn(f"Rollout {rollout['id']} has started.")
+        session.out.warn(f"Rollout {rollout['id']} has started: {chosen}.")
     view = watch(session, rollout["id"], quiet=as_json) if watching else None
     if as_json:
         session.out.json(
@@ -256,16 +291,19 @@ def _draft(session: Session, examined: "Examined", packed: "Packed", wishes: Wis
     )
 
 
-def _shares(text: str) -> list[int]:
-    """`5,25,100` as numbers; the rules are those of rollouts."""
-    from fleetd.domain.rollout import check_waves  # noqa: PLC0415  # see above
+def _way_back(
+    session: Session, aimed: "Aim", release: dict[str, Any], signing: "OperatorKey"
+) -> dict[str, Any]:
+    """Signs what most of the cameras run now once more, as a release newer than the one that is pushed."""
+    from fleetd.cli import again, bases  # noqa: PLC0415  # see above
 
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
+    old = next((group.release for group in bases.grouped(aimed.members) if group.release), None)
+    if old is None:
         raise CliError(
-            f"{safe(text)!r} are no waves.",
-            "Write percentages with commas: --waves 5,25,100",
+            f"No camera has said what it runs, so there is no way back. {safe(release['id'])} is uploaded, no "
+            "rollout was started.",
+            "Push again without --way-back.",
             exit_code=UNUSABLE,
-        ) from None
-    return list(check_waves(numbers))
+        )
+    back = again.sign_again(session, old, signing, from_=[release["id"]])
+    return {"take_back": True, "way_back": back["id"]}

@@ -1,13 +1,20 @@
-"""`fleetctl rollouts`: look at rollouts, watch one, pause, resume, cancel or retry it."""
+"""`fleetctl rollouts`: look at rollouts, watch one, have it explained, pause, resume, cancel, retry, revert it."""
 
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
 
+from fleetd.cli import keystore
+from fleetd.cli.errors import UNUSABLE, CliError
+from fleetd.cli.explaining import limits_line, pace_line, print_explanation
+from fleetd.cli.keys import Key, PasswordFile
 from fleetd.cli.session import Json, Limit, session_of
-from fleetd.cli.text import safe, when
-from fleetd.cli.watch import conclude, explain, tally_line
+from fleetd.cli.text import counted, safe, when
+from fleetd.cli.watch import conclude, tally_line
+from fleetd.cli.watch import explain as outcome
 from fleetd.cli.watch import watch as watch_rollout
+from fleetd.domain.rollout import steps
 
 app = typer.Typer(no_args_is_help=True, help="Rollouts: a release on its way to cameras.")
 
@@ -31,7 +38,7 @@ def list_rollouts(ctx: typer.Context, limit: Limit = 50, as_json: Json = False) 
                 one["release_id"],
                 one["target"],
                 one["state"],
-                f"{one['wave'] + 1} of {len(one['waves'])}",
+                f"{one['wave'] + 1} of {len(steps(one['waves'], one['settings']['canaries']))}",
                 when(one["created_at"]),
                 one["created_by"],
                 one["reason"],
@@ -51,8 +58,8 @@ def show(ctx: typer.Context, rollout: Number, as_json: Json = False) -> None:
         session.out.json(view)
         return
     found = view["rollout"]
-    waves = ", ".join(f"{percent} %" for percent in found["waves"])
     limits = found["settings"]
+    waves = ", ".join(steps(found["waves"], limits["canaries"]))
     session.out.facts(
         [
             ("rollout", found["id"]),
@@ -61,7 +68,8 @@ def show(ctx: typer.Context, rollout: Number, as_json: Json = False) -> None:
             ("state", found["state"]),
             ("why", found["reason"]),
             ("waves", f"{waves}; at wave {found['wave'] + 1}"),
-            ("limits", f"halts after more than {limits['max_failed'] + limits['accepted']} bad outcomes"),
+            ("limits", limits_line(limits)),
+            ("pace", pace_line(limits)),
             ("started", f"{when(found['created_at'])} by {found['created_by']}"),
             ("ended", when(found["finished_at"])),
             ("cameras", tally_line(view)),
@@ -77,7 +85,7 @@ def show(ctx: typer.Context, rollout: Number, as_json: Json = False) -> None:
                 one["state"],
                 _blocks(one),
                 when(one["changed_at"]),
-                explain(one) if one["reason"] or one["detail"] else None,
+                outcome(one) if one["reason"] or one["detail"] else None,
             )
             for one in view["assignments"]
         ),
@@ -127,6 +135,71 @@ def retry(ctx: typer.Context, rollout: Number) -> None:
     session = session_of(ctx)
     found = session.api.post("rollouts", rollout, "retry")
     session.out.say(f"Rollout {found['id']} tries again. `fleetctl rollouts watch {found['id']}` watches it.")
+
+
+@app.command()
+def explain(ctx: typer.Context, rollout: Number, as_json: Json = False) -> None:
+    """Say why a rollout is where it is, and what happens next."""
+    session = session_of(ctx)
+    found = session.api.get("rollouts", rollout, "explain")
+    if as_json:
+        session.out.json(found)
+        return
+    print_explanation(session, found)
+
+
+@app.command()
+def revert(
+    ctx: typer.Context,
+    rollout: Number,
+    release: Annotated[
+        str | None,
+        typer.Option(help="The release to go back to; usually what most of these cameras ran before."),
+    ] = None,
+    key: Key = None,
+    password_file: PasswordFile = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    watching: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Watch until the cameras are back.")
+    ] = True,
+) -> None:
+    """Bring the old model back to the cameras that took this rollout's: signs it again as a newer release."""
+    from fleetd.cli import again  # noqa: PLC0415  # help needs none of it
+
+    session = session_of(ctx)
+    view = session.api.get("rollouts", rollout)
+    took = [one for one in view["assignments"] if one["state"] in ("confirmed", "trial")]
+    before = Counter(one["was_release"] for one in took if one["was_release"])
+    old = release or next((name for name, _ in before.most_common()), None)
+    if not took or old is None:
+        what = "No camera has taken it" if not took else "No camera has said what it ran before"
+        raise CliError(
+            f"{what}: rollout {rollout} cannot be reverted so. Nothing was changed.",
+            "`--release` names what to go back to; `fleetctl releases list` shows what there is.",
+            exit_code=UNUSABLE,
+        )
+    if not yes:
+        typer.confirm(f"Bring {safe(old)} back to {counted(len(took), 'camera')}?", abort=True, err=True)
+    signing = keystore.load(keystore.key_path(session.env, key), password_file)
+    made = again.sign_again(session, old, signing, from_=[view["rollout"]["release_id"]])
+    started = session.api.post("rollouts", rollout, "revert", body={"release": made["id"]})
+    session.out.say(f"Rollout {started['id']} brings it back.")
+    if watching:
+        conclude(session, watch_rollout(session, started["id"]))
+
+
+@app.command()
+def delete(
+    ctx: typer.Context,
+    rollout: Number,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Forget a rollout that has ended; what cameras reverted and the audit trail are kept."""
+    session = session_of(ctx)
+    if not yes:
+        typer.confirm(f"Forget rollout {rollout}?", abort=True, err=True)
+    session.api.delete("rollouts", rollout)
+    session.out.say(f"Rollout {rollout} is forgotten.")
 
 
 def _blocks(one: dict[str, Any]) -> str | None:

@@ -5,7 +5,11 @@ Cameras that confirmed a release (canaries) are compared with their own past and
 controls too and is taken off. A signal halts only when both hold:
 
 - it moved *surely*: the evidence against chance (`evidence.py`, safe to look at any time) is `NEEDED` or more;
-- it moved *far*: by the signal's limit or more, for half of the canaries or surely for at least two of them.
+- it moved *far*: by the signal's limit or more, for half of the canaries.
+
+A release that goes wrong on some cameras only moves no mean. So two canaries that each moved far and surely halt, too;
+how sure they must be grows with the number of pairs there are, `sqrt(pairs * NEEDED)`. That takes cameras for
+independent once the controls are taken off. One of many that moved alone was knocked over.
 
 The unit is a bucket, never a frame: a thousand frames of one sunny minute are one observation.
 """
@@ -164,7 +168,7 @@ SIGNALS: Final[Mapping[SignalName, Signal]] = {
     ),
     SignalName.FROZEN: Signal("share of time with one unchanging answer", 0.5, _frozen, "{:.0%}".format),
 }
-NEEDED: Final = len(SIGNALS) / CHANCE
+NEEDED: Final = 2 * len(SIGNALS) / CHANCE  # two ways to halt for each signal
 
 
 class _Series(NamedTuple):
@@ -197,18 +201,24 @@ def _judge(name: SignalName, canaries: Sequence[Watch], controls: Sequence[Watch
     if len(series) > 1:
         all_together = against_chance([*group.before.values()], _in_order(group.after))
         evidence = together([all_together, together([*single.values()])])
-    sure = [one for one in series if one.size >= signal.limit and single[one.camera] >= NEEDED * len(series)]
-    enough = 1 if len(series) < FEW else 2
-    far = group.size >= signal.limit or len(sure) >= enough
+    count = len(series)
+    few = count < FEW
+    needed = NEEDED * count if few else math.sqrt(math.comb(count, 2) * NEEDED)
+    sure = [one for one in series if one.size >= signal.limit and single[one.camera] >= needed]
+    together_far = group.size >= signal.limit and evidence >= NEEDED
+    some_far = len(sure) >= (1 if few else 2)
+    if some_far and not few:
+        best, second = sorted(single.values())[-1:-3:-1]
+        evidence = max(evidence, best * second / math.comb(count, 2))
     ranked = sorted(series, key=lambda one: -one.size)
     return Finding(
         signal=name,
         before=fmean(one.level for one in series),
         after=fmean(one.level for one in series) + group.size,
-        size=group.size if group.size >= signal.limit or not sure else fmean(one.size for one in sure),
+        size=group.size if together_far or not sure else fmean(one.size for one in sure),
         limit=signal.limit,
         evidence=evidence,
-        moved=far and evidence >= NEEDED,
+        moved=together_far or some_far,
         cameras=tuple(one.camera for one in ranked if one.size >= signal.limit)[:NAMED],
     )
 

@@ -89,7 +89,7 @@ class RolloutSettings:
     """The limits of a rollout, as its creator chose them."""
 
     max_failed: int = 1  # this many bad outcomes never halt it
-    tolerated: float = 0.02  # share of bad outcomes that is tolerated; 0: one more than max_failed halts
+    tolerated: float = 0.01  # share of bad outcomes that is tolerated; 0: one more than max_failed halts
     tolerated_silence: float = 0.005  # the same for cameras that fell silent, which are the worst outcome
     min_sample: int = 1  # no halt on fewer finished cameras
     silence_s: float = 600.0  # silent this long after an offer was taken up: the camera counts as lost

@@ -1,6 +1,6 @@
 """What cameras saw before and after a release, in buckets of time, for judging the release.
 
-Bounded whatever the fleet and its history: `CANARIES` cameras that confirmed the release, as many that do not run
+Bounded whatever the fleet and its history: `CANARIES` cameras that confirmed the release, `CONTROLS` that do not run
 it, `PAST` and `LATER` buckets of each, `ROWS` results of each camera at most (the newest).
 """
 
@@ -17,7 +17,8 @@ from fleetd.domain.health import Bucket, Watch
 from fleetd.store.chunks import holding, newest
 from fleetd.store.tables import assignments, camera_state, cameras, results
 
-CANARIES: Final = 24
+CANARIES: Final = 36
+CONTROLS: Final = 24
 PAST: Final = 40  # buckets before the update, and of a control as many as of a canary
 LATER: Final = 60  # buckets after it
 ROWS: Final = 20_000
@@ -146,7 +147,7 @@ class SqlHealth:
             .where(camera_state.c.seen_at.is_not(None), assignments.c.offered_at.is_(None))
             .where(sa.or_(camera_state.c.release_id.is_(None), camera_state.c.release_id != release_id))
             .order_by(assignments.c.id.is_(None), camera_state.c.seen_at.desc(), cameras.c.id)
-            .limit(CANARIES)
+            .limit(CONTROLS)
         )
         return list(self._connection.execute(query))
 

@@ -89,9 +89,9 @@ def _check_way_back(work: UnitOfWork, order: Order, way_back: str) -> None:
     ahead, back = known_release(work, order.release_id), known_release(work, way_back)
     check_key(work, back)
     newer = (back.epoch, back.sequence) > (ahead.epoch, ahead.sequence)
-    if not newer or back.content_sha256 == ahead.content_sha256 or back.kind != ahead.kind:
+    if not newer or back.kind != ahead.kind:
         raise InvalidError(
-            f"{way_back} is no way back from {ahead.id}: it has to be a newer release with another content. "
+            f"{way_back} is no way back from {ahead.id}: cameras would refuse it, it is not newer. "
             "Nothing was started; sign the old content again as the next release.",
             release=ahead.id,
             way_back=way_back,

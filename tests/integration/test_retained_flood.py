@@ -71,7 +71,7 @@ def test_thousands_of_retained_messages_at_a_start_are_taken_in_bounded_pieces(
         will=(STATUS, b'{"online":false}'),
     )
     sent: list[str] = []
-    link.publish_once = lambda topic, _payload: sent.append(topic)  # type: ignore[method-assign]
+    link.publish_once = lambda topic, payload: sent.append(topic)  # type: ignore[method-assign]
     ingest = Ingest(Landing(store), link, prefix=PREFIX, landed=landed, inbox=inbox, receipt_seconds=0.1)
     ingest.start()
     link.start()
