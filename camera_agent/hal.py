@@ -17,7 +17,7 @@ import sys
 import time
 from binascii import hexlify
 
-from camera_agent import led, models, regions
+from camera_agent import led, regions
 from camera_agent.eye import Eye
 from camera_agent.heap import const, forget, load
 from camera_agent.netif import Interface
@@ -338,7 +338,10 @@ class Hal:
 
     def load_model(self, content, files, slot):
         """A models.Model. Raises models.ModelError."""
-        return models.load(content, files, self._storage + "/fleet", slot, self.feed)
+        try:
+            return load("engine").load(content, files, self._storage + "/fleet", slot, self.feed)
+        finally:
+            forget("engine")
 
     def free_model(self, model):
         """Give back a model's memory."""

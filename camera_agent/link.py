@@ -40,7 +40,7 @@ Handlers, by kind. They run inside `step()`; they may call `want`, `unwant`, `pu
     link.close(timeout_ms) status with online false, then DISCONNECT; blocks until the broker has the status or
                            the time is up; afterwards `step` does nothing
 
-RAM BUDGET: 9 KB on a 32-bit board, of which 4.2 KB (receive) and 2 KB (transmit) are one piece each: make the link
+RAM BUDGET: 8 KB on a 32-bit board, of which 4.2 KB (receive) and 1 KB (transmit) are one piece each: make the link
 early, before the heap is in pieces. A manifest of more than 4 KB gets memory of its own (at most 8 KB). A received
 block costs 180 bytes of garbage, an idle step none; at most WANTED_MAX topics of 100 bytes are remembered. Payloads
 are handed over where they lie.
@@ -51,6 +51,9 @@ from camera_agent.heap import const
 
 WANTED_MAX = const(16)
 _AT_ONCE = const(4)  # topics in one UNSUBSCRIBE or SUBSCRIBE: what fits the transmit buffer with any prefix
+_TRANSMIT = const(
+    1024
+)  # and the prefix of each; CONNECT needs less, what does not fit goes out in two writes
 _SENDS_PER_STEP = const(4)
 _GOOD_AFTER_MS = const(10000)  # a connection that ends sooner counts as failed
 _BACKOFF_MS = const(1000)
@@ -74,7 +77,7 @@ class Link:
         self._timeout_ms = config.get("connect_timeout_ms", 5000)
         prefix = config.get("prefix", protocol.DEFAULT_PREFIX)
         self.topics = protocol.Topics(self._camera, prefix)
-        self._mqtt = mqtt.Client(protocol.receive_bytes(prefix))
+        self._mqtt = mqtt.Client(protocol.receive_bytes(prefix), _TRANSMIT + _AT_ONCE * len(prefix))
         self._mqtt.on_message = self._on_message
         self._mqtt.on_large = self._room_for
         self._mqtt.on_published = self._on_published

@@ -27,6 +27,7 @@ _GUESTS = (
     "transfer",
     "unpack",
     "volume",
+    "engine",
     "settings",
     "golden",
     "keyring",

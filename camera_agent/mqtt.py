@@ -20,7 +20,7 @@ connection with MqttError, and so does a peer that stays silent or never answers
 `now` is in milliseconds and never runs backwards. Not done: QoS 2, persistent sessions, re-sending (the
 outbox above decides that).
 
-RAM BUDGET: receive buffer (constructor) + transmit buffer (2 KB), both made once. Per received message two memoryviews,
+RAM BUDGET: receive buffer (constructor) + transmit buffer (1 KB), both made once. Per received message two memoryviews,
 per read at most one (32 bytes each on a 32-bit board), nothing for an idle poll. A packet larger than the transmit
 buffer goes out in two writes.
 """
@@ -51,7 +51,7 @@ _ANSWER_MS = const(60000)  # the peer talks, but this answer never came: dead as
 class Client:
     """One connection at a time over one pair of buffers. See the module's docstring."""
 
-    def __init__(self, receive_bytes, transmit_bytes=2048, window=8, keepalive_s=30):
+    def __init__(self, receive_bytes, transmit_bytes=1024, window=8, keepalive_s=30):
         self._buf = bytearray(receive_bytes)
         self._view = memoryview(self._buf)
         self._size = receive_bytes

@@ -37,11 +37,13 @@ _ALNUM = const("abcdefghijklmnopqrstuvwxyz0123456789")
 _HEX = const("0123456789abcdef")
 _PREFIX = _ALNUM + "ABCDEFGHIJKLMNOPQRSTUVWXYZ_.-"
 _CONTAINERS = ACK_RANGES + 64  # lists and objects in one message
-_MARKS = ("NaN", "nan", "Inf", "inf")  # how the two Pythons write what JSON has no word for
 
 _STYLE = {"separators": (",", ":")}
+# how a Python writes what JSON has no word for; "inf" alone would be in every "inference_ms"
+_MARKS = ("nan", "-inf", ":inf", ",inf", "[inf")
 if sys.implementation.name == "cpython":
     _STYLE["ensure_ascii"] = False  # as MicroPython writes it anyway
+    _MARKS = ("NaN", "Infinity")
 
 
 class ProtocolError(AgentError):

@@ -7,7 +7,8 @@ import hashlib
 import threading
 from typing import Any
 
-from camera_agent.models import ModelError, model_file
+from camera_agent.engine import model_file
+from camera_agent.models import ModelError
 from fleetd.simulator.errors import SimulatorUnavailableError
 
 

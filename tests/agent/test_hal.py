@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from camera_agent import clock, eye, hal, models, netif, sockets
+from camera_agent import clock, engine, eye, hal, models, netif, sockets
 from camera_agent.errors import StreamError
 from camera_agent.models import ModelError
 from tests.agent.core_kit import settings_of
@@ -649,7 +649,7 @@ class Firmware:
 
 
 def load(folder: Path, content: Content | None = None, slot: str = "a") -> Any:
-    return models.load(content or Content(PREFIX + MODEL), FILES, str(folder), slot, lambda: None)
+    return engine.load(content or Content(PREFIX + MODEL), FILES, str(folder), slot, lambda: None)
 
 
 def test_where_romfs_can_be_mounted_the_model_is_used_in_one_buffer(
@@ -780,14 +780,14 @@ def test_firmware_without_the_engine_says_so(monkeypatch: pytest.MonkeyPatch, tm
 )
 def test_models_that_are_no_classifiers_of_pictures_are_refused(inputs: Any, outputs: Any) -> None:
     with pytest.raises(ModelError) as caught:
-        models.shapes(inputs, outputs)
+        engine.shapes(inputs, outputs)
     assert caught.value.reason == "model-load-failed"
 
 
 def test_a_release_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Firmware(monkeypatch, romfs=True)
     with pytest.raises(ModelError, match="model-load-failed"):
-        models.load(Content(PREFIX), FILES[:1], str(tmp_path), "a", lambda: None)
+        engine.load(Content(PREFIX), FILES[:1], str(tmp_path), "a", lambda: None)
 
 
 # --- the board itself -------------------------------------------------------------------------------------

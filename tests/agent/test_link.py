@@ -627,6 +627,20 @@ def test_the_number_of_wanted_topics_is_bounded(connected: Camera) -> None:
     assert len(connected.broker.subscribed) == WANTED_MAX + 2
 
 
+def test_the_longest_prefix_leaves_room_for_every_packet() -> None:
+    camera = Camera(camera="c" * 63, prefix="/".join(["p" * 200] * 4), password="x" * 128)
+    camera.connect()
+    for number in range(WANTED_MAX):
+        assert camera.link.want(camera.link.topics.blob(DIGEST, 900_000 + number))
+    camera.settle()
+    for number in range(WANTED_MAX):
+        camera.link.unwant(camera.link.topics.blob(DIGEST, 900_000 + number))
+        camera.link.want(camera.link.topics.blob("cd" * 32, 900_000 + number))
+    camera.settle()
+    assert camera.link.connected, camera.link.last_error
+    assert len(camera.broker.subscribed) == WANTED_MAX + 2
+
+
 def test_only_releases_and_blocks_can_be_wanted(connected: Camera) -> None:
     with pytest.raises(ValueError, match="release or block"):
         connected.link.want(DOWN + b"desired")

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -10,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from camera_agent.outbox import Outbox
 from fleetd.protocol import messages
 from tests.agent.fake_stream import FakeHal
+from tests.agent.micropython import DEVICE_FAKES, run_device
 
 
 class Box:
@@ -123,6 +125,13 @@ def test_numbers_that_json_has_no_word_for_cost_their_field_only() -> None:
     box.put("telemetry", fps=float("nan"), heap_free=3, rssi=float("-inf"), picture={"mean": float("inf")})
     assert "NaN" not in box.outbox._held[0].payload.decode()
     assert messages.TELEMETRY.validate_json(box.send().payload)["heap_free"] == 3
+
+
+def test_micropython_leaves_out_what_json_has_no_word_for_wherever_it_stands() -> None:
+    done = run_device("i386", DEVICE_FAKES / "check_encode.py")
+    *lines, words = [json.loads(line, parse_constant=pytest.fail) for line in done.stdout.splitlines()]
+    assert lines == [{}, {"a": 1, "b": [2], "c": {}}, {"a": [1]}] * 4
+    assert words == {"inference_ms": 3, "infinite": "nano,inf"}
 
 
 def test_words_that_look_like_not_a_number_are_left_alone() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camera_agent import crypto, hal, models
+from camera_agent import crypto, engine, hal
 from camera_agent.rawflash import Flash as RawFlash
 from camera_agent.rawflash import RawRegion, Stage, open_raw, plan, stage_head, stock_bytes
 from camera_agent.regions import StorageError
@@ -312,7 +312,7 @@ def test_the_model_is_used_where_it_lies(
     monkeypatch.setitem(sys.modules, "vfs", fake)
     monkeypatch.setitem(sys.modules, "uctypes", ModuleType("uctypes"))
     content = camera.updater.model_to_use().content
-    assert models._mount(fake, content, lambda: None) is mounted[0]
+    assert engine._mount(fake, content, lambda: None) is mounted[0]
     assert bytes(mounted[0]) == ONE.content
     at = firmware.flash.data.find(ONE.content[:64])
     firmware.flash.data[at] ^= 255
