@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from fleetd.domain.incidents import (
     SEVERITY,
-    SITE_TAG,
+    SITE,
     Incident,
     IncidentRules,
     Kind,
@@ -320,11 +320,7 @@ class Incidents:
     def start_maintenance(self, subject: str, seconds: float, reason: str, *, actor: str) -> None:
         """No new incidents about a camera, a site (`site=hall-3`) or `all` for so long."""
         with self._store.transaction() as work:
-            if (
-                subject != EVERYTHING
-                and not subject.startswith(SITE_TAG)
-                and work.cameras.get(subject) is None
-            ):
+            if subject != EVERYTHING and not subject.startswith(SITE) and work.cameras.get(subject) is None:
                 raise UnknownCameraError(
                     f"No camera named {subject} is enrolled. A site is written site=NAME, everything: all.",
                     camera=subject,
@@ -351,7 +347,7 @@ class Incidents:
 
 def _is_muted(camera: Camera, muted: set[str]) -> bool:
     return bool(muted) and (
-        EVERYTHING in muted or camera.name in muted or f"{SITE_TAG}{site_of(camera)}" in muted
+        EVERYTHING in muted or camera.name in muted or f"{SITE}{site_of(camera)}" in muted
     )
 
 

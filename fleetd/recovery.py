@@ -26,7 +26,7 @@ from fleetd.timeline import Moment, timeline
 
 log = get_logger(__name__)
 
-SEEN_ENOUGH: Final = 60  # somebody's own look, or USB
+USB_TELLS: Final = ("bootloader", "interrupted", "rom")  # running firmware can mean anything: the light tells
 SKIP: Final = "skip"
 COLORS: Final = ("off", "red", "green", "blue", "cyan", "magenta", "yellow", "white", "unknown")
 PATTERNS: Final = ("solid", "blink", "blink-fast", "double-blink", "cycle", "off", "unknown")
@@ -68,13 +68,13 @@ class RecoveryService:
         self._clock = clock
         self._presence = presence or PresenceRules()
 
-    def diagnose(self, name: str, *, usb: str = "unknown") -> Diagnosed:
+    def diagnose(self, name: str, *, usb: str = "unknown", guide: str | None = None) -> Diagnosed:
         """What may be wrong with a camera, with what USB shows if somebody has looked."""
         _check_usb(usb)
         with self._store.reading() as work:
             facts = self._facts(work, self._camera(work, name), usb)
         board = board_of(facts.camera)
-        return Diagnosed(facts, board, guide_for(board, facts.findings[0].cause.guide))
+        return Diagnosed(facts, board, guide_for(board, guide or facts.findings[0].cause.guide))
 
     def timeline(self, name: str, *, since: float | None = None, limit: int = 100) -> list[Moment]:
         """One camera's story, newest first; the last week unless said otherwise."""
@@ -105,12 +105,8 @@ class RecoveryService:
             board, best = board_of(camera), facts.findings[0]
             family = guide or best.cause.guide
             step = guide_for(board, family).first.id
-            if (
-                guide is None
-                and best.weight < SEEN_ENOUGH
-                and not facts.clues.lights
-                and not _is_online(facts)
-            ):
+            is_clear = bool(facts.clues.lights) or usb in USB_TELLS or _is_online(facts)
+            if guide is None and not is_clear:
                 step = LED_STEP
             incident = self._incident(work, camera.id)
             values = {

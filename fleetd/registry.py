@@ -18,7 +18,7 @@ from fleetd.protocol.ids import is_camera_id
 SECRET_BYTES = 20  # 160 random bits: nothing to guess, so one round of SHA-256 is enough to store
 COMMANDS = ("benchmark", "identify", "reboot")
 COMMAND_CHARS = 3000  # leaves room for the rest of a `down/cmd` of 4 KB
-TAG = re.compile(r"(?:site=)?[a-z0-9][a-z0-9_.-]{0,57}|[a-z0-9][a-z0-9_.-]{0,62}")
+TAG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 LED_COLORS = ("off", "red", "green", "blue", "cyan", "magenta", "yellow", "white", "unknown")
 LED_PATTERNS = ("solid", "blink", "blink-fast", "double-blink", "cycle", "off", "unknown")
 LED_SOURCES = ("usb", "operator", "inference")

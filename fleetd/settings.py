@@ -128,7 +128,7 @@ class IncidentSettings(_Section):
         0.5,
         gt=0,
         le=1,
-        description="... and at least this share of the site (tag `site=...`; without: the fleet).",
+        description="... and at least this share of it. Cameras without a site are one together.",
     )
 
 

@@ -10,6 +10,8 @@ class UsbTree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._folder = root / "bus" / "usb" / "devices"
+        if self._folder.exists():
+            return  # another process has made it
         self._folder.mkdir(parents=True)
         self.plug("usb1", "1D6B:0002", product="xHCI Host Controller")
 

@@ -19,6 +19,7 @@ from fleetd.cli import (
     login,
     provision,
     push,
+    recover,
     releases,
     rollouts,
     rotate,
@@ -103,6 +104,7 @@ for command, name in (
     (history.leds, "leds"),
     (incidents.diagnose, "diagnose"),
     (incidents.timeline, "timeline"),
+    (recover.recover, "recover"),
     (history.dead_letters, "dead-letters"),
     (tokens.audit, "audit"),
 ):

@@ -72,7 +72,7 @@ _BY_CAUSE: Final = {
     "no-broker": Kind.NO_NETWORK,
     "lost-over-update": Kind.LOST_AFTER_UPDATE,
 }
-SITE_TAG: Final = "site="
+SITE: Final = "site="  # before a site's name, where a camera's could stand as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,8 @@ def key_of(incident: Incident) -> str:
 
 
 def site_of(camera: Camera) -> str:
-    """The camera's site: the rest of its tag `site=...`; "" for all that have none."""
-    return min((tag.removeprefix(SITE_TAG) for tag in camera.tags if tag.startswith(SITE_TAG)), default="")
+    """The camera's site; "" for all that have none: they are a site together."""
+    return camera.site
 
 
 def silent_for(camera: Camera, now: float, since: float) -> float:

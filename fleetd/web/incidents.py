@@ -16,7 +16,7 @@ DAY_SECONDS = 86400
 REPORT_MOST = 5000
 
 IncidentPath = Annotated[int, Path(ge=1, le=2**31 - 1, description="The incident's number.")]
-SubjectPath = Annotated[str, Path(pattern=r"^(all|site=[a-z0-9][a-z0-9_.-]{0,57}|[a-z0-9][a-z0-9-]{0,62})$")]
+SubjectPath = Annotated[str, Path(pattern=r"^(all|site=[a-z0-9][a-z0-9_.-]{0,62}|[a-z0-9][a-z0-9-]{0,62})$")]
 
 
 class CauseOut(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Path, Query, status
 from pydantic import BaseModel
 
-from fleetd.boards.guides import Guide, Step
+from fleetd.boards.guides import Command, Guide, Step
 from fleetd.boards.guides.drawing import svg, terminal
 from fleetd.boards.shape import BoardProfile
 from fleetd.boards.usb import UsbState
@@ -47,6 +47,19 @@ class CommandOut(BaseModel):
     then: str | None
     files: list[str]
 
+    @classmethod
+    def of(cls, command: Command) -> Self:
+        """The answer for one."""
+        return cls(
+            argv=list(command.argv),
+            does=command.does,
+            timeout_s=command.timeout_s,
+            may_fail=command.may_fail,
+            optional=command.optional,
+            then=command.then,
+            files=list(command.files),
+        )
+
 
 class ChoiceOut(BaseModel):
     """An answer and what it means."""
@@ -56,7 +69,9 @@ class ChoiceOut(BaseModel):
 
 
 class StepOut(BaseModel):
-    """A step of a guide. `drawing` is for a terminal, `drawing_svg` for a page."""
+    """A step of a guide. `drawing` is for a terminal, `drawing_svg` for a page; `ahead`: the commands that have to
+    follow at once when this step succeeds, to be got ready before it begins.
+    """
 
     id: str
     kind: str
@@ -66,6 +81,7 @@ class StepOut(BaseModel):
     if_not_say: str
     choices: list[ChoiceOut]
     commands: list[CommandOut]
+    ahead: list[CommandOut]
     usb: list[str]
     timeout_s: int
     ide: list[str]
@@ -74,8 +90,9 @@ class StepOut(BaseModel):
     drawing_svg: str | None
 
     @classmethod
-    def of(cls, step: Step, board: BoardProfile) -> Self:
+    def of(cls, step: Step, board: BoardProfile, guide: Guide) -> Self:
         """The answer for one."""
+        following = guide.step(step.then) if step.kind == "usb" else None
         return cls(
             id=step.id,
             kind=step.kind,
@@ -84,18 +101,8 @@ class StepOut(BaseModel):
             expect=step.expect,
             if_not_say=step.if_not_say,
             choices=[ChoiceOut(answer=answer, words=words) for answer, words, _ in step.choices],
-            commands=[
-                CommandOut(
-                    argv=list(one.argv),
-                    does=one.does,
-                    timeout_s=one.timeout_s,
-                    may_fail=one.may_fail,
-                    optional=one.optional,
-                    then=one.then,
-                    files=list(one.files),
-                )
-                for one in step.commands
-            ],
+            commands=[CommandOut.of(one) for one in step.commands],
+            ahead=[CommandOut.of(one) for one in (following.commands if following else ())],
             usb=list(step.usb),
             timeout_s=step.timeout_s,
             ide=list(step.ide),
@@ -127,7 +134,7 @@ class DiagnosisOut(BaseModel):
             silent_s=facts.clues.silent_s,
             causes=[CauseOut.model_validate(one) for one in causes_of(facts.findings)],
             guide=GuideOut.of(found.guide, found.board),
-            steps=[StepOut.of(step, found.board) for step in found.guide.steps],
+            steps=[StepOut.of(step, found.board, found.guide) for step in found.guide.steps],
         )
 
 
@@ -181,7 +188,7 @@ class WayOut(RecoveryOut):
         return cls(
             **cls.values(way.recovery),
             guide=GuideOut.of(way.guide, way.board),
-            step=StepOut.of(way.step, way.board),
+            step=StepOut.of(way.step, way.board, way.guide),
             is_back=way.is_back,
         )
 
@@ -223,9 +230,10 @@ def diagnosis(
     recovery: RecoveryServices,
     _: Viewer,
     usb: Annotated[UsbState, Query(description="What USB shows.")] = "unknown",
+    guide: Annotated[ShortLine | None, Query(description="Another guide than the likeliest cause's.")] = None,
 ) -> DiagnosisOut:
     """What may be wrong with a camera, with the evidence, and every step of the guide for the likeliest cause."""
-    return DiagnosisOut.of(recovery.diagnose(name, usb=usb))
+    return DiagnosisOut.of(recovery.diagnose(name, usb=usb, guide=guide))
 
 
 @router.get("/cameras/{name}/timeline")

@@ -32,7 +32,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 class Site:
     """Cameras that report by the rig's clock, until they are told to be silent."""
 
-    def __init__(self, rig: Rig, *names: str, tags: tuple[str, ...] = ()) -> None:
+    def __init__(self, rig: Rig, *names: str, at: str = "") -> None:
         self.rig = rig
         self.names = names
         self.silent: set[str] = set()
@@ -41,7 +41,9 @@ class Site:
         self.boots = dict.fromkeys(names, "0123456789abcdef")
         self._seq = 0
         for name in names:
-            rig.registry.enrol(name, actor="rig", tags=tags)
+            rig.registry.enrol(name, actor="rig")
+            if at:
+                rig.registry.move(name, at, actor="rig")
 
     def say(self, *names: str, channel: str = "status", **body: Any) -> None:
         arrivals = []
@@ -165,7 +167,7 @@ def test_usb_is_evidence_too(rig: Rig) -> None:
 
 def test_a_site_outage_of_300_cameras_is_one_incident_and_ends_as_one(rig: Rig) -> None:
     names = [f"cam-{number}" for number in range(300)]
-    site = Site(rig, *names, tags=("site=hall-3",))
+    site = Site(rig, *names, at="hall-3")
     other = Site(rig, "far-1", "far-2")
 
     def elsewhere() -> None:
@@ -195,7 +197,7 @@ def test_a_site_outage_of_300_cameras_is_one_incident_and_ends_as_one(rig: Rig) 
 
 def test_cameras_that_stay_away_after_their_sites_outage_get_an_incident_of_their_own(rig: Rig) -> None:
     names = [f"cam-{number}" for number in range(20)]
-    site = Site(rig, *names, tags=("site=hall-3",))
+    site = Site(rig, *names, at="hall-3")
     site.run(90)
     site.silent = set(names)
     site.run(600)
@@ -326,7 +328,7 @@ def test_lost_connections_add_up_to_a_network_incident(rig: Rig) -> None:
 
 
 def test_maintenance_opens_nothing_and_ends_by_itself(rig: Rig) -> None:
-    site = Site(rig, "cam-1", "cam-2", tags=("site=hall-3",))
+    site = Site(rig, "cam-1", "cam-2", at="hall-3")
     site.run(60)
     rig.incidents.start_maintenance("site=hall-3", 1800, "new switch", actor="ada")
     site.silent = {"cam-1"}
