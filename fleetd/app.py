@@ -8,7 +8,6 @@ what it has), connection, broker, database: a stop by signal loses nothing and l
 import contextlib
 import fcntl
 import json
-import os
 import secrets
 import threading
 import time
@@ -18,12 +17,14 @@ from typing import Any, Self
 
 from fleetd import __version__, notify
 from fleetd.access import AccessControl
+from fleetd.accountfiles import write_private
+from fleetd.accounts import Accounts
 from fleetd.broker import BrokerLink
+from fleetd.brokerhost import BrokerHost
 from fleetd.delivery import Delivery
 from fleetd.domain.incidents import IncidentRules
 from fleetd.domain.presence import PresenceRules
-from fleetd.embedded import RunningBroker, start_broker
-from fleetd.errors import BrokerError, FleetError, SettingsError, StoreError
+from fleetd.errors import BrokerError, SettingsError, StoreError
 from fleetd.freshness import Freshness
 from fleetd.incidents import Incidents
 from fleetd.ingest import Ingest
@@ -57,7 +58,6 @@ class Daemon:
         self.started_at = time.time()
         self._closing = contextlib.ExitStack()
         self._jobs: Jobs | None = None
-        self.broker: RunningBroker | None = None
         self.url = ""
         self._key_serial = 0  # of the newest key record that the broker has
 
@@ -87,7 +87,14 @@ class Daemon:
         if migrate.upgrade(self.store):
             log.info("database_migrated", revision=migrate.newest_revision())
         rules = PresenceRules(settings.presence.late_after, settings.presence.offline_after)
-        self.registry = Registry(self.store, time.time, rules=rules, wake=self._wake_delivery)
+        self.accounts = Accounts(self.store, time.time, changed=self._accounts_changed)
+        self.registry = Registry(
+            self.store,
+            time.time,
+            rules=rules,
+            wake=self._wake_delivery,
+            accounts_changed=self._accounts_changed,
+        )
         self.ota = Ota(
             self.store, time.time, wake=self._wake_delivery, rules=rules, listening=lambda: self.link.ready
         )
@@ -115,6 +122,7 @@ class Daemon:
             self.incidents,
             self.recovery,
             self.freshness,
+            self.accounts,
             status=self.status,
             allowed_hosts=_allowed_hosts(settings),
         )
@@ -122,20 +130,22 @@ class Daemon:
         stack.callback(http.stop)
         self.url = http.url
 
-        host, port = self._start_broker(stack)
+        self.host = BrokerHost(settings, self.accounts, later=self._wake_accounts)
+        self.host.start()
+        stack.callback(self.host.stop)
         landing = Landing(self.store)
         status_topic = format_topic(DaemonTopic("status"), settings.prefix)
         self.link = BrokerLink(
-            host=host,
-            port=port,
+            host=self.host.host,
+            port=self.host.port,
             client_id=settings.broker.client_id,
             subscribe=all_up(settings.prefix),
             receive=self._receive,
             connected=self._broker_connected,
             will=(status_topic, self._own_status(online=False)),
-            username=settings.broker.username,
-            password=settings.broker.secret(),
-            version="3.1.1" if self.broker is not None and self.broker.kind == "amqtt" else "5.0",
+            username=self.host.username,
+            password=self.host.password,
+            version="3.1.1" if self.host.kind == "amqtt" else "5.0",
         )
         self.ingest = Ingest(
             landing,
@@ -150,7 +160,7 @@ class Daemon:
         stack.callback(self.ingest.stop)
         self.link.start()
         if not self.link.wait_ready(BROKER_WAIT_SECONDS):
-            if self.broker is not None:
+            if self.host.running is not None:
                 raise BrokerError(f"fleetd's own broker does not let it in: {self.link.last_error}")
             log.warning("broker_not_reached", broker=self.link.address, reason=self.link.last_error)
         self._jobs = Jobs(
@@ -160,6 +170,7 @@ class Daemon:
                 Job("incidents", 5.0, self.incidents.process),
                 Job("notices", 5.0, self.notices.process),
                 Job("upkeep", 60.0, Upkeep(self.store, time.time, Keeping(**dict(settings.retention))).step),
+                Job("accounts", 1.0, self.host.step),
             ]
         )
         self._jobs.start()
@@ -171,31 +182,12 @@ class Daemon:
         )  # first to stop; the earlier entry only gives the port back after a failed start
         log.info("fleetd_started", version=__version__, http=self.url, mqtt=self.link.address)
 
-    def _start_broker(self, stack: contextlib.ExitStack) -> tuple[str, int]:
-        broker = self.settings.broker
-        mode = broker.mode
-        if mode == "auto" and broker.host is not None:
-            mode = "external"
-        if mode == "external":
-            if broker.host is None:
-                raise SettingsError("broker.mode is external, but broker.host names no broker.")
-            return broker.host, broker.port
-        self.broker = start_broker(
-            mode,
-            state_dir=self.settings.state_dir / "broker",
-            port=broker.port,
-            binary=broker.mosquitto,
-            durable=broker.durable,
-        )
-        stack.callback(self.broker.stop)
-        return self.broker.host, self.broker.port
-
     def _write_entry_points(self) -> None:
         """What `fleetctl` on this machine needs: the address, and the first admin token when it is made."""
         folder = self.settings.state_dir
-        _write_private(folder / "endpoint.json", json.dumps({"url": self.url}) + "\n")
+        write_private(folder / "endpoint.json", json.dumps({"url": self.url}) + "\n")
         file = folder / "admin.token"
-        if self.access.make_first_admin(lambda secret: _write_private(file, secret + "\n")):
+        if self.access.make_first_admin(lambda secret: write_private(file, secret + "\n")):
             log.info("first_admin", note="its key is in the file", file=str(file))
 
     def status(self) -> Mapping[str, Any]:
@@ -220,7 +212,7 @@ class Daemon:
             "uptime_s": round(time.time() - self.started_at, 1),
             "database": self.store.url.render_as_string(hide_password=True),
             "broker": {
-                "kind": self.broker.kind if self.broker is not None else "external",
+                "kind": self.host.kind,
                 "address": self.link.address,
                 "connected": self.link.ready,
                 "mqtt": self.link.version,
@@ -300,6 +292,13 @@ class Daemon:
     def _publish_notice(self, notice: Mapping[str, Any]) -> None:
         notify.mqtt(self.link, self.settings.prefix)(notice)
 
+    def _wake_accounts(self) -> None:
+        if self._jobs is not None:
+            self._jobs.wake("accounts")
+
+    def _accounts_changed(self, urgent: bool) -> None:
+        self.host.changed(urgent)
+
     def _deliver(self) -> bool:
         return self.link.ready and self.delivery.step()
 
@@ -322,20 +321,6 @@ def make_private(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise SettingsError(f"The folder {folder} (setting state_dir) cannot be made: {error}") from error
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner may read, in one step."""
-    temporary = path.with_suffix(path.suffix + ".new")
-    try:
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise FleetError(f"{path} cannot be written: {error}") from error
 
 
 @contextlib.contextmanager

@@ -67,6 +67,7 @@ class Delivery:
         if instance is None:
             return False
         work = [
+            self._clear_departed(),
             self._publish_keys(instance),
             self._publish_release(instance),
             self._send_desired(instance),
@@ -141,6 +142,20 @@ class Delivery:
         with self._store.transaction() as work:
             work.releases.forget_published(release_id)
         log.info("release_cleared", release=release_id, messages=len(topics))
+        return True
+
+    def _clear_departed(self) -> bool:
+        """Takes what is retained of removed cameras off the broker: the next of that name starts afresh."""
+        with self._store.reading() as work:
+            names = work.cameras.departed(DESIRED_CHUNK)
+        if not names:
+            return False
+        lanes: list[Topic] = []
+        for name in names:
+            lanes += (CameraTopic(name, "down", "desired"), CameraTopic(name, "up", "status"))
+        self._publish(((topic, b"") for topic in lanes), DESIRED_CHUNK)
+        with self._store.transaction() as work:
+            work.cameras.forget_departed(names)
         return True
 
     # -- desired states and commands -------------------------------------------------------------------------

@@ -30,6 +30,7 @@ INBOX_MESSAGES = 20_000
 INBOX_BYTES = 64 * 1024 * 1024
 RECEIPT_RANGES = 100  # ranges in one `down/ack`
 RETRY_SECONDS = (0.1, 5.0)
+LAST_WORD = "/up/status"
 TOPIC_CHARS = 512  # a longer one is nobody's, whatever the prefix; topics are remembered
 
 
@@ -192,6 +193,8 @@ class Ingest:
         arrivals: list[Arrival] = []
         dead: list[DeadLetter] = []
         for inbound in batch:
+            if not inbound.payload and inbound.topic.endswith(LAST_WORD):
+                continue  # a removed camera's status was taken off the broker
             item = decode(inbound, self._prefix)
             if isinstance(item, Arrival):
                 arrivals.append(item)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fleetd.domain.passwords import SALT_BYTES, password_hash
 from fleetd.domain.presence import Presence, PresenceRules, presence
 from fleetd.domain.records import Camera, Sighting
 from fleetd.domain.target import matches, parse_target
@@ -34,7 +35,11 @@ class CameraView:
 
 
 class Registry:
-    """The service around cameras. `wake` is called when there is something to publish."""
+    """The service around cameras.
+
+    `wake` is called when there is something to publish, `accounts_changed` when the broker has to let somebody
+    in, or (True) somebody not any more.
+    """
 
     def __init__(
         self,
@@ -43,11 +48,13 @@ class Registry:
         *,
         rules: PresenceRules | None = None,
         wake: Callable[[], None] = lambda: None,
+        accounts_changed: Callable[[bool], None] = lambda _urgent: None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._rules = rules or PresenceRules()
         self._wake = wake
+        self._accounts_changed = accounts_changed
 
     def enrol(self, name: str, *, actor: str, tags: Iterable[str] = (), note: str = "") -> tuple[Camera, str]:
         """Makes a camera known and answers it with its credential, which is shown this once only."""
@@ -66,28 +73,75 @@ class Registry:
                     "`fleetctl cameras rotate-secret` gives it a new credential.",
                     camera=name,
                 )
-            camera = work.cameras.add(name, _hash(secret), self._clock())
+            if name in work.accounts.people():
+                raise ConflictError(
+                    f"{name} reads over MQTT (`fleetctl mqtt-users list`), so a camera cannot have that name. "
+                    "Nothing was changed.",
+                    camera=name,
+                )
+            camera = work.cameras.add(name, _hash(secret), self._clock(), mqtt_hash=_mqtt_hash(secret))
             work.cameras.set_tags(camera.id, wanted)
             if note:
                 work.cameras.set_note(camera.id, note)
             work.access.record(actor, "camera.enrol", name, {"tags": sorted(wanted)}, self._clock())
-            return self._get(work, name), secret
+            camera = self._get(work, name)
+        self._accounts_changed(False)
+        return camera, secret
 
     def rotate_secret(self, name: str, *, actor: str) -> str:
-        """Gives a camera a new credential; the old one ends."""
-        secret = secrets.token_hex(SECRET_BYTES)
+        """Gives a camera a new credential; the old one ends. A revoked camera has to be reinstated first."""
         with self._store.transaction() as work:
             camera = self._get(work, name)
-            work.cameras.set_secret(camera.id, _hash(secret))
+            if camera.revoked_at is not None:
+                raise ConflictError(
+                    f"{name} was revoked, so it gets no new credential by itself. Nothing was changed. "
+                    "`fleetctl cameras reinstate` takes it back.",
+                    camera=name,
+                )
+            secret = self._new_secret(work, camera)
             work.access.record(actor, "camera.rotate-secret", name, {}, self._clock())
+        self._accounts_changed(True)
+        return secret
+
+    def revoke(self, name: str, *, actor: str) -> None:
+        """Cuts a camera off, e.g. a stolen one: its credential ends at once, what it sends is not stored."""
+        with self._store.transaction() as work:
+            camera = self._get(work, name)
+            if camera.revoked_at is not None:
+                raise ConflictError(f"{name} is revoked already. Nothing was changed.", camera=name)
+            work.cameras.revoke(camera.id, self._clock())
+            work.access.record(actor, "camera.revoke", name, {}, self._clock())
+        self._accounts_changed(True)
+
+    def reinstate(self, name: str, *, actor: str) -> str:
+        """Takes a revoked camera back, with a new credential."""
+        with self._store.transaction() as work:
+            camera = self._get(work, name)
+            if camera.revoked_at is None:
+                raise ConflictError(
+                    f"{name} is not revoked. Nothing was changed. "
+                    "`fleetctl cameras rotate-secret` gives it a new credential.",
+                    camera=name,
+                )
+            secret = self._new_secret(work, camera)
+            work.cameras.forget_unknown(name)  # what it sent meanwhile counted as a stranger's
+            work.access.record(actor, "camera.reinstate", name, {}, self._clock())
+        self._accounts_changed(True)
+        return secret
+
+    def _new_secret(self, work: UnitOfWork, camera: Camera) -> str:
+        secret = secrets.token_hex(SECRET_BYTES)
+        work.cameras.set_secret(camera.id, _hash(secret), _mqtt_hash(secret))
         return secret
 
     def remove(self, name: str, *, actor: str) -> None:
         """Forgets a camera and everything it sent."""
         with self._store.transaction() as work:
             camera = self._get(work, name)
-            work.cameras.remove(camera.id)
+            work.cameras.remove(camera.id, self._clock())
             work.access.record(actor, "camera.remove", name, {}, self._clock())
+        self._accounts_changed(True)
+        self._wake()
 
     def tag(
         self, name: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), actor: str
@@ -300,6 +354,10 @@ class Registry:
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _mqtt_hash(secret: str) -> str:
+    return password_hash(secret, secrets.token_bytes(SALT_BYTES))
 
 
 def _tags(tags: Iterable[str]) -> frozenset[str]:

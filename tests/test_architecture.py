@@ -27,6 +27,7 @@ _SERVICES = {
     "registry",
     "ota",
     "access",
+    "accounts",
     "freshness",
     "delivery",
     "upkeep",
@@ -59,6 +60,8 @@ MAY_USE: dict[str, set[str]] = {
     "broker": _BASE | {"ports", "protocol", "buffered"},
     "store": _BASE | {"ports", "protocol", "domain"},
     "embedded": _BASE,
+    "accountfiles": _BASE | {"domain"},  # mosquitto's
+    "brokerhost": _BASE | {"domain", "accounts", "accountfiles", "embedded", "settings"},
     "jobs": _BASE,
     "ingest": _BASE | {"ports", "protocol", "domain", "store"},
     "web": _SERVICE | _SERVICES | {"evidence", "timeline"},
@@ -75,7 +78,7 @@ MAY_USE: dict[str, set[str]] = {
     "simulator": _PURE | {"logs"},
     "app": _SERVICE
     | _SERVICES
-    | {"broker", "embedded", "ingest", "jobs", "notify", "settings", "store", "web"},
+    | {"accountfiles", "broker", "brokerhost", "ingest", "jobs", "notify", "settings", "store", "web"},
 }
 
 # Library -> the one area that knows it ("buffered" is the broker's fast reader).

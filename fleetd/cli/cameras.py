@@ -47,7 +47,7 @@ def list_cameras(ctx: typer.Context, to: Target = None, as_json: Json = False) -
         (
             (
                 camera["name"],
-                camera["presence"],
+                "revoked" if camera["revoked_at"] else camera["presence"],
                 "-" if camera["silent_s"] is None else f"{duration(camera['silent_s'])} ago",
                 (camera["board"] or "-").split(" ")[0],
                 running(camera),
@@ -76,6 +76,7 @@ def show(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None:
         [
             ("name", found["name"]),
             ("presence", found["presence"]),
+            ("revoked", f"{when(found['revoked_at'])}: it is shut out" if found["revoked_at"] else None),
             ("last seen", f"{when(found['seen_at'])} ({duration(found['silent_s'])} ago)"),
             ("tags", " ".join(found["tags"]) or None),
             ("site", found["site"] or None),
@@ -195,7 +196,7 @@ def explain(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None:
 
 @app.command("rotate-secret")
 def rotate_secret(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None:
-    """Replace a camera's credential; the old one stops working at its next connection."""
+    """Replace a camera's credential; whoever is connected with the old one is cut off."""
     found = session_of(ctx).api.post("cameras", camera, "secret")
     _print_secret(ctx, found["name"], found["secret"], found, as_json=as_json)
 
@@ -210,6 +211,32 @@ def fresh_key(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None
         return
     session.out.facts([("camera", found["name"]), ("fresh_key", found["fresh_key"])])
     session.out.warn("The one before does not count any more. `fleetctl provision` does this by itself.")
+
+
+@app.command()
+def revoke(
+    ctx: typer.Context,
+    camera: Camera,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Shut a camera out at once, e.g. a stolen one. What it has sent stays; `reinstate` takes it back."""
+    session = session_of(ctx)
+    found = session.api.get("cameras", camera)
+    if not yes:
+        typer.confirm(f"Shut {safe(found['name'])} ({found['presence']}) out?", abort=True)
+    session.api.post("cameras", camera, "revoke")
+    session.out.say(f"{safe(camera)} is shut out.")
+    if session.api.get("status")["broker"].get("kind") == "external":
+        session.out.warn(
+            "fleetd stores nothing from it any more; its account at your broker is yours to end."
+        )
+
+
+@app.command()
+def reinstate(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None:
+    """Take a revoked camera back; prints its new credential, this once."""
+    found = session_of(ctx).api.post("cameras", camera, "reinstate")
+    _print_secret(ctx, found["name"], found["secret"], found, as_json=as_json)
 
 
 @app.command()

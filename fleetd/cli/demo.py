@@ -86,12 +86,14 @@ class _Demo:
             landing={"receipt_seconds": 1.0},
         )
         with Daemon(settings) as self._daemon:
-            broker = self._daemon.broker
-            kind = broker.kind if broker is not None else "external"
+            kind = self._daemon.host.kind
             address, port = self._daemon.link.address.split(":")
             self._say(f"fleetd is at {self._daemon.url}, its broker ({kind}) at {address}:{port}.")
+            reader = self._daemon.accounts.add_user("demo", actor="demo")
             self._say("To see what cameras say, in another terminal:")
-            self._command(f"mosquitto_sub -h {address} -p {port} -v -t 'fleet/v1/+/up/result'")
+            self._command(
+                f"mosquitto_sub -h {address} -p {port} -u demo -P {reader} -v -t 'fleet/v1/+/up/result'"
+            )
             OperatorKey.generate().save(self._key, None)
             public = OperatorKey.load(self._key).public.hex()
             self._daemon.ota.add_key(public, "demo", actor="demo")

@@ -17,6 +17,7 @@ from fleetd.cli import (
     inspect,
     keys,
     login,
+    mqttusers,
     provision,
     push,
     recover,
@@ -87,6 +88,7 @@ keys.app.command()(rotate.rotate)
 app.add_typer(keys.app, name="keys")
 app.add_typer(history.led_app, name="led")
 app.add_typer(incidents.app, name="incidents")
+app.add_typer(mqttusers.app, name="mqtt-users")
 app.add_typer(releases.app, name="releases")
 app.add_typer(rollouts.app, name="rollouts")
 app.add_typer(tokens.app, name="tokens")

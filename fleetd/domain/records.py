@@ -17,6 +17,7 @@ class Camera:
     note: str = ""
     site: str = ""  # a place whose cameras share a link
     pinned: str | None = None  # the one release that rollouts may bring to it
+    revoked_at: float | None = None  # its credential was taken away, e.g. because it was stolen
     seen_at: float | None = None
     connected: bool = False
     boot: str | None = None
@@ -42,6 +43,27 @@ class Camera:
     led_pattern: str | None = None
     led_reason: str | None = None
     led_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MqttUser:
+    """Somebody, or a program, who may read everything over MQTT and publish nothing."""
+
+    name: str
+    created_at: float
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """All accounts at the broker at one moment, by name, each with its password's hash.
+
+    `version` changes with any of them.
+    """
+
+    version: str | None
+    cameras: Mapping[str, str] = field(default_factory=dict, repr=False)
+    people: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from fleetd.embedded.configuration import Accounts, TlsListener
+from fleetd.embedded.guarding import Authority
 from fleetd.embedded.inprocess import InProcessAmqtt
 from fleetd.embedded.mosquitto import SupervisedMosquitto, end_left_behind
-from fleetd.embedded.ports import PortTakenError, answers
+from fleetd.embedded.ports import LOOPBACK, PortTakenError, answers
 from fleetd.errors import BrokerError, SettingsError
 
 __all__ = [
@@ -16,6 +18,9 @@ __all__ = [
     "find_mosquitto",
     "end_left_behind",
     "answers",
+    "Accounts",
+    "Authority",
+    "TlsListener",
     "BrokerMode",
     "RunningBroker",
     "SupervisedMosquitto",
@@ -36,17 +41,32 @@ def start_broker(
     state_dir: Path,
     port: int = 0,
     binary: Path | None = None,
+    host: str = LOOPBACK,
     durable: bool = False,
+    accounts: Accounts | None = None,
+    authority: Authority | None = None,
+    tls: TlsListener | None = None,
     on_restart: Callable[[], None] | None = None,
 ) -> RunningBroker:
-    """Starts a broker on loopback; it answers when this returns. `port` 0 means any free one.
+    """Starts a broker, on loopback unless told; it answers when this returns. `port` 0 means any free one.
+
+    Who is let in: mosquitto reads it in `accounts`, amqtt asks `authority`. Without them: everybody.
 
     `auto` takes amqtt only where there is no mosquitto at all: one that is there and does not start is an
     error, not a reason to go on with less. Raises BrokerError or SettingsError; then nothing runs.
     """
     found = find_mosquitto(binary) if mode != "amqtt" else None
     if found is not None:
-        mosquitto = SupervisedMosquitto(state_dir, found, port=port, durable=durable, on_restart=on_restart)
+        mosquitto = SupervisedMosquitto(
+            state_dir,
+            found,
+            host=host,
+            port=port,
+            durable=durable,
+            accounts=accounts,
+            tls=tls,
+            on_restart=on_restart,
+        )
         mosquitto.start()
         return mosquitto
     if mode == "mosquitto":
@@ -54,7 +74,9 @@ def start_broker(
             "mosquitto is not installed, or not where it is looked for; nothing was started. Install it "
             "(Debian: apt install mosquitto), name the program in the settings, or use another broker."
         )
-    amqtt = InProcessAmqtt(port=port)
+    if tls is not None:
+        raise SettingsError("The broker inside fleetd has no TLS; install mosquitto. Nothing was started.")
+    amqtt = InProcessAmqtt(host=host, port=port, authority=authority)
     amqtt.start()
     return amqtt
 

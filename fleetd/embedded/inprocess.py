@@ -3,7 +3,7 @@
 For a trial on a machine that has no mosquitto. Measured with 0.12.1: messages that a subscriber has not
 acknowledged within five seconds are dropped, retained messages reach clients that did not ask for them, and
 every message is compared with every subscription. Cameras repeat what fleetd has not confirmed, so nothing is
-lost that they can hold.
+lost that they can hold. With an `Authority` it has accounts and lanes (`guarding.py`).
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import Any, Literal, Self
 
 from fleetd.embedded import ports
+from fleetd.embedded.guarding import Authority, Guard
 from fleetd.errors import BrokerError, SettingsError
 from fleetd.logs import get_logger
 
@@ -23,7 +24,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 LIMITS = (
     "forgets everything at its end, drops what is not acknowledged within 5 s, slows down with the number of "
-    "cameras, has no accounts and no TLS; install mosquitto for more"
+    "cameras, has no TLS; install mosquitto for more"
 )
 
 
@@ -34,11 +35,16 @@ class InProcessAmqtt:
     adopted = False
     restarts = 0
 
-    def __init__(self, *, host: str = ports.LOOPBACK, port: int = 0) -> None:
+    def __init__(
+        self, *, host: str = ports.LOOPBACK, port: int = 0, authority: Authority | None = None
+    ) -> None:
         if not ipaddress.ip_address(host).is_loopback:
-            raise SettingsError(f"The broker inside fleetd has no accounts; it does not listen on {host}.")
+            raise SettingsError(
+                f"The broker inside fleetd has no TLS, so it does not let others in; it does not listen on {host}."
+            )
         self.host = host
         self.port = port
+        self._guard = Guard(authority) if authority is not None else None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
@@ -78,6 +84,12 @@ class InProcessAmqtt:
                 log.error("broker_does_not_end", kind=self.kind)
             self._thread = None
 
+    def reload(self) -> None:
+        """Accounts have changed: cuts off those who are not let in any more. Any thread."""
+        if self._guard is not None and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._guard.recheck)
+
     def _run(self, started: "Future[None]") -> None:
         try:
             with asyncio.Runner() as runner:
@@ -99,7 +111,9 @@ class InProcessAmqtt:
                 "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
             }
         )
-        connections = _keep_track(broker)
+        if self._guard is not None:
+            self._guard.install(broker)
+        connections = _keep_track(broker, self._guard)
         await broker.start()
         started.set_result(None)
         await self._end.wait()
@@ -114,8 +128,8 @@ class InProcessAmqtt:
         await asyncio.sleep(0)  # aborted sockets are closed in the loop's next round
 
 
-def _keep_track(broker: Any) -> set[asyncio.StreamWriter]:
-    """The open connections, always up to date. amqtt itself forgets to close some."""
+def _keep_track(broker: Any, guard: Guard | None) -> set[asyncio.StreamWriter]:
+    """The open connections, always up to date. amqtt itself forgets to close some. `guard` sees them first."""
     connections: set[asyncio.StreamWriter] = set()
     serve = broker.stream_connected
 
@@ -124,7 +138,10 @@ def _keep_track(broker: Any) -> set[asyncio.StreamWriter]:
     ) -> None:
         connections.add(writer)
         try:
-            await serve(reader, writer, **more)
+            if guard is None:
+                await serve(reader, writer, **more)
+            else:
+                await guard.admit(reader, writer, serve, **more)
         finally:
             writer.close()
             connections.discard(writer)

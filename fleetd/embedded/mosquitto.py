@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Literal, Self
 
 from fleetd.embedded import ports
+from fleetd.embedded.configuration import Accounts, TlsListener, mosquitto_conf
 from fleetd.errors import BrokerError, SettingsError
 from fleetd.logs import get_logger
 
@@ -35,16 +36,15 @@ RESTART_PAUSES = (0.2, 30.0)  # first pause before a restart, and the longest; d
 GOOD_SECONDS = 60.0  # after living this long the first pause counts again
 LOG_BYTES = 4 * 1024 * 1024  # then the log becomes mosquitto.log.1
 OPEN_FILES = 65_536
-DURABLE_CHANGES = 100
-AUTOSAVE_SECONDS = 60
 
 
 class SupervisedMosquitto:
     """One mosquitto in `folder`, started again whenever it dies, always on the same port.
 
-    `extra` are further lines for its configuration (accounts, more listeners). It writes its memory down once
-    a minute and at `stop`; `durable` makes that after every 100 changes, so that a crash of the broker itself
-    forgets about the last 100. `on_restart` is called from the watching thread when it answers again.
+    `accounts` are the files that say who is let in; without them everybody on this machine is, and nobody else can
+    be. `tls` is a second way in. `extra` are further lines for its configuration. It writes its memory down once a
+    minute and at `stop`; `durable` makes that after every 100 changes, so that a crash of the broker itself forgets
+    about the last 100. `on_restart` is called from the watching thread when it answers again.
     """
 
     kind: Literal["mosquitto"] = "mosquitto"
@@ -57,14 +57,19 @@ class SupervisedMosquitto:
         host: str = ports.LOOPBACK,
         port: int = 0,
         durable: bool = False,
+        accounts: Accounts | None = None,
+        tls: TlsListener | None = None,
         extra: Sequence[str] = (),
         on_restart: Callable[[], None] | None = None,
     ) -> None:
-        self._accounts = any(line.startswith("password_file ") for line in extra)
+        self._accounts = accounts
+        self._tls = tls
         reachable = [line for line in extra if line.startswith("listener ")]
+        if tls is not None:
+            reachable.append(f"listener on {tls.host}")
         if not ipaddress.ip_address(host).is_loopback:
             reachable.append(f"listener on {host}")
-        if reachable and not self._accounts:
+        if reachable and accounts is None:
             raise SettingsError(
                 f"The broker's {reachable[0]} needs accounts: anybody could use it otherwise."
             )
@@ -138,33 +143,24 @@ class SupervisedMosquitto:
             log.info("broker_stopped", kind=self.kind)
 
     def configuration(self) -> str:
-        """What mosquitto reads. Limits are large numbers and never 0, which each version understands otherwise."""
-        lines = [
-            "# Written by fleetd at every start; changes here are lost.",
-            "per_listener_settings false",
-            "persistence true",
-            f"persistence_location {self._folder / 'data'}/",
-            f"autosave_on_changes {'true' if self._durable else 'false'}",
-            f"autosave_interval {DURABLE_CHANGES if self._durable else AUTOSAVE_SECONDS}",
-            "persistent_client_expiration 30d",
-            "max_inflight_messages 1000",
-            "max_queued_messages 1000000",
-            "max_queued_bytes 536870912",
-            "max_packet_size 131072",
-            "set_tcp_nodelay true",
-            "connection_messages false",
-            "log_dest stderr",
-            "log_type error",
-            "log_type warning",
-            "log_type notice",
-            "log_timestamp_format %Y-%m-%dT%H:%M:%S",
-            f"pid_file {self._pid_file}",
-        ]
-        if os.geteuid() == 0:
-            lines.append("user root")  # it would change to a user who cannot write in this folder
-        lines.append(f"allow_anonymous {'false' if self._accounts else 'true'}")
-        lines.append(f"listener {self.port} {self.host}")
-        return "\n".join([*lines, *self._extra]) + "\n"
+        """What mosquitto reads."""
+        return mosquitto_conf(
+            host=self.host,
+            port=self.port,
+            data=self._folder / "data",
+            pid_file=self._pid_file,
+            durable=self._durable,
+            accounts=self._accounts,
+            tls=self._tls,
+            as_root=os.geteuid() == 0,
+            extra=self._extra,
+        )
+
+    def reload(self) -> None:
+        """Has it read its password and ACL files again: who has lost an account is cut off at once."""
+        if (pid := self.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):  # the next one reads the files anyway
+                os.kill(pid, signal.SIGHUP)
 
     def _former_port(self) -> int | None:
         """The port of the last time, if it can be had again: cameras and fleetd's own links know it."""

@@ -1,38 +1,34 @@
 """Cameras: enrolment, tags and reported state."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from fleetd.domain.records import Camera
-from fleetd.store.tables import camera_state, camera_tags, cameras, desired, facts, unknown_cameras
+from fleetd.store.changes import mark, mark_changed
+from fleetd.store.tables import camera_state, camera_tags, cameras, departed, desired, unknown_cameras
 
 _STATE = [column for column in camera_state.c if column.name not in ("camera_id", "status_seq")]
-_OWN = [column for column in cameras.c if column.name not in ("secret_hash", "fresh_key")]
+_OWN = [column for column in cameras.c if column.name not in ("secret_hash", "fresh_key", "mqtt_hash")]
 _SELECT = sa.select(*_OWN, *_STATE).select_from(
     cameras.outerjoin(camera_state, camera_state.c.camera_id == cameras.c.id)
 )
 _RENAMED = {column.name for column in _STATE}
 _NAMES_AT_ONCE = 500
-_REMOVALS = "cameras_removed"  # the fact that counts removals
-_COUNT_REMOVALS = sa.select(facts.c.value).where(facts.c.name == _REMOVALS)
+_REMOVALS = "cameras_removed"
+ACCOUNTS = "accounts_changed"  # marks every change of who may connect to the broker
 
 
 def removals(connection: sa.Connection) -> str | None:
-    """Changes with every removal of a camera or a boot. Until then what is remembered by a camera's number holds."""
-    return connection.execute(_COUNT_REMOVALS).scalar()
+    """Changes when a camera or a boot is gone. Until then what is remembered by a number holds."""
+    return mark(connection, _REMOVALS)
 
 
 def note_removal(connection: sa.Connection) -> None:
     """Says that a camera or a boot is gone, to whoever remembers its number."""
-    before = removals(connection)
-    count = {"name": _REMOVALS, "value": str(int(before or 0) + 1)}
-    if before is None:
-        connection.execute(sa.insert(facts).values(count))
-    else:
-        connection.execute(sa.update(facts).where(facts.c.name == _REMOVALS).values(count))
+    mark_changed(connection, _REMOVALS)
 
 
 class SqlCameras:
@@ -41,13 +37,14 @@ class SqlCameras:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def add(self, name: str, secret_hash: str | None, now: float) -> Camera:
+    def add(self, name: str, secret_hash: str | None, now: float, *, mqtt_hash: str | None = None) -> Camera:
         """Enrols a camera; a ConflictError leaves the transaction when the name is taken."""
         row = self._connection.execute(
             sa.insert(cameras)
-            .values(name=name, created_at=now, secret_hash=secret_hash)
+            .values(name=name, created_at=now, secret_hash=secret_hash, mqtt_hash=mqtt_hash)
             .returning(cameras.c.id)
         )
+        mark_changed(self._connection, ACCOUNTS)
         camera_id = int(row.scalar_one())
         self._connection.execute(sa.insert(camera_state).values(camera_id=camera_id))
         self.forget_unknown(name)
@@ -69,16 +66,45 @@ class SqlCameras:
         rows = self._connection.execute(_SELECT.order_by(cameras.c.name))
         return [_camera(row, frozenset(tags.get(row.id, ()))) for row in rows]
 
-    def remove(self, camera_id: int) -> None:
-        """Deletes the camera with everything that hangs on it."""
-        self._connection.execute(sa.delete(cameras).where(cameras.c.id == camera_id))
-        note_removal(self._connection)
+    def remove(self, camera_id: int, now: float) -> None:
+        """Deletes the camera with everything that hangs on it, and notes that the broker has to forget it too."""
+        mine = cameras.c.id == camera_id
+        name = self._connection.execute(sa.select(cameras.c.name).where(mine)).scalar()
+        self._connection.execute(sa.delete(cameras).where(mine))
+        if name is not None:
+            self._connection.execute(sa.delete(departed).where(departed.c.name == name))
+            self._connection.execute(sa.insert(departed).values(name=name, at=now))
+        mark_changed(self._connection, _REMOVALS)
+        mark_changed(self._connection, ACCOUNTS)
 
-    def set_secret(self, camera_id: int, secret_hash: str) -> None:
-        """Replaces the credential's hash."""
+    def departed(self, limit: int) -> list[str]:
+        """Names of removed cameras of which the broker still retains something."""
+        query = sa.select(departed.c.name).order_by(departed.c.at, departed.c.name).limit(limit)
+        return list(self._connection.execute(query).scalars())
+
+    def forget_departed(self, names: Collection[str]) -> None:
+        """The broker retains nothing of these any more."""
+        self._connection.execute(sa.delete(departed).where(departed.c.name.in_(names)))
+
+    def set_secret(self, camera_id: int, secret_hash: str, mqtt_hash: str) -> None:
+        """Replaces the credential's hashes. A revoked camera is so no more."""
         self._connection.execute(
-            sa.update(cameras).where(cameras.c.id == camera_id).values(secret_hash=secret_hash)
+            sa.update(cameras)
+            .where(cameras.c.id == camera_id)
+            .values(secret_hash=secret_hash, mqtt_hash=mqtt_hash, revoked_at=None)
         )
+        mark_changed(self._connection, _REMOVALS)
+        mark_changed(self._connection, ACCOUNTS)
+
+    def revoke(self, camera_id: int, now: float) -> None:
+        """Takes the credential away: nothing that holds it is this camera any more."""
+        self._connection.execute(
+            sa.update(cameras)
+            .where(cameras.c.id == camera_id)
+            .values(secret_hash=None, mqtt_hash=None, revoked_at=now)
+        )
+        mark_changed(self._connection, _REMOVALS)
+        mark_changed(self._connection, ACCOUNTS)
 
     def set_fresh_key(self, name: str, key: str) -> None:
         """Gives the camera another key for answers to its nonces."""

@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, make_url
 from fleetd.errors import ConflictError, SettingsError, StoreError
 from fleetd.store import postgres
 from fleetd.store.access import SqlAccess
+from fleetd.store.accounts import SqlAccounts
 from fleetd.store.cameras import SqlCameras
 from fleetd.store.commands import SqlCommands
 from fleetd.store.evidence import SqlEvidence
@@ -90,6 +91,11 @@ class SqlUnitOfWork:
     def upkeep(self) -> SqlUpkeep:
         """Old rows on their way out."""
         return SqlUpkeep(self._connection)
+
+    @cached_property
+    def accounts(self) -> SqlAccounts:
+        """Who may connect to the broker."""
+        return SqlAccounts(self._connection)
 
     @cached_property
     def access(self) -> SqlAccess:

@@ -128,7 +128,11 @@ class _Batch:
         missing = [name for name in names if name not in self.ids]
         for some in in_pieces(missing, 500):
             table = tables.cameras
-            rows = self._connection.execute(sa.select(table.c.name, table.c.id).where(table.c.name.in_(some)))
+            rows = self._connection.execute(
+                sa.select(table.c.name, table.c.id).where(
+                    table.c.name.in_(some), table.c.revoked_at.is_(None)
+                )
+            )
             self.ids.update((row.name, row.id) for row in rows)
 
     def _find_boots(self, arrivals: Sequence[Arrival]) -> dict[boots.Key, str]:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from fleetd.store.access_tables import departed, mqtt_users
 from fleetd.store.message_tables import (
     CHUNKED,
     boots,
@@ -47,11 +48,13 @@ __all__ = [
     "chunks",
     "commands",
     "dead_letters",
+    "departed",
     "desired",
     "encodings",
     "events",
     "facts",
     "metadata",
+    "mqtt_users",
     "published",
     "releases",
     "replies",
@@ -78,6 +81,8 @@ cameras = Table(
     Column("note", Text, nullable=False, server_default=""),
     Column("site", String(63), nullable=False, server_default=""),
     Column("pinned", String(64)),  # the one release that rollouts may bring to it
+    Column("mqtt_hash", String(160)),  # the same credential as mosquitto's password file has it
+    Column("revoked_at", Float),
 )
 
 camera_tags = Table(

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from fleetd import __version__
 from fleetd.access import AccessControl
+from fleetd.accounts import Accounts
 from fleetd.errors import FleetError
 from fleetd.freshness import Freshness
 from fleetd.incidents import Incidents
@@ -27,6 +28,7 @@ from fleetd.web import (
     history,
     incidents,
     keys,
+    mqttusers,
     recovery,
     releases,
     rollouts,
@@ -49,6 +51,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     recovery.router,
     explaining.router,
     access_routes.router,
+    mqttusers.router,
 )
 
 
@@ -59,6 +62,7 @@ def create_app(
     incidents_service: Incidents,
     recovery_service: RecoveryService,
     freshness: Freshness,
+    accounts: Accounts,
     *,
     status: Callable[[], Mapping[str, Any]],
     allowed_hosts: Collection[str],
@@ -83,6 +87,7 @@ def create_app(
         registry=registry,
         ota=ota,
         access=access,
+        accounts=accounts,
         incidents=incidents_service,
         recovery=recovery_service,
         status=status,

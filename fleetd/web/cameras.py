@@ -44,6 +44,7 @@ class CameraOut(BaseModel):
     pinned: str | None
     note: str
     created_at: float
+    revoked_at: float | None
     seen_at: float | None
     connected: bool
     board: str | None
@@ -93,6 +94,7 @@ class CameraOut(BaseModel):
             pinned=camera.pinned,
             note=camera.note,
             created_at=camera.created_at,
+            revoked_at=camera.revoked_at,
             seen_at=camera.seen_at,
             connected=camera.connected,
             board=camera.board,
@@ -241,6 +243,18 @@ def rotate_secret(name: CameraPath, registry: RegistryService, actor: Admin) -> 
 def new_fresh_key(name: CameraPath, freshness: FreshnessService, actor: Admin) -> FreshKeyOut:
     """Gives the camera a new key for answers to its nonces: for `fresh_key` in its config.json."""
     return FreshKeyOut(name=name, fresh_key=freshness.new_key(name, actor=actor))
+
+
+@router.post("/{name}/revoke", status_code=status.HTTP_204_NO_CONTENT)
+def revoke(name: CameraPath, registry: RegistryService, actor: Admin) -> None:
+    """Cuts a camera off: its credential ends at once, and what it still sends is not stored."""
+    registry.revoke(name, actor=actor)
+
+
+@router.post("/{name}/reinstate")
+def reinstate(name: CameraPath, registry: RegistryService, actor: Admin) -> SecretOut:
+    """Takes a revoked camera back and answers its new credential, once."""
+    return SecretOut(name=name, secret=registry.reinstate(name, actor=actor))
 
 
 @router.get("/{name}/leds")

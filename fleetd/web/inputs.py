@@ -28,6 +28,7 @@ RolloutPath = Annotated[int, Path(ge=1, le=2**31 - 1, description="The rollout's
 WordPath = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 CommandIdPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9-]{1,32}$")]
 KeyIdPath = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$", description="The key's id.")]
+MqttUserPath = Annotated[CameraId, Path(description="The MQTT user's name.")]
 TokenNamePath = Annotated[ShortLine, Path(description="The token's name.")]
 
 

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from fleetd.access import AccessControl
+from fleetd.accounts import Accounts
 from fleetd.domain.records import Role, Token
 from fleetd.errors import AccessError
 from fleetd.freshness import Freshness
@@ -32,6 +33,7 @@ class Services:
     incidents: Incidents
     recovery: RecoveryService
     freshness: Freshness
+    accounts: Accounts
     status: Callable[[], Mapping[str, Any]]
     clock: Clock
 
@@ -69,12 +71,17 @@ def _freshness(held: _Services) -> Freshness:
     return held.freshness
 
 
+def _accounts(held: _Services) -> Accounts:
+    return held.accounts
+
+
 RegistryService = Annotated[Registry, Depends(_registry)]
 OtaService = Annotated[Ota, Depends(_ota)]
 AccessService = Annotated[AccessControl, Depends(_access)]
 IncidentService = Annotated[Incidents, Depends(_incidents)]
 RecoveryServices = Annotated[RecoveryService, Depends(_recovery)]
 FreshnessService = Annotated[Freshness, Depends(_freshness)]
+AccountsService = Annotated[Accounts, Depends(_accounts)]
 AllServices = _Services
 
 _bearer = HTTPBearer(auto_error=False, description="An API token, see `fleetctl tokens`.")

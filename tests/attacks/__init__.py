@@ -1,0 +1,1 @@
+"""What attackers try, on real brokers and a real fleetd."""

@@ -10,10 +10,13 @@ from typing import Self
 
 import sqlalchemy as sa
 
+from fleetd.domain.passwords import password_hash
 from fleetd.embedded import end_left_behind
 from fleetd.store import migrate, tables
 from fleetd.store.engine import SqlStore
 from tests.brokers import ROOT
+
+PASSWORD = "of every camera here"
 
 
 class FleetProcess:
@@ -96,7 +99,7 @@ class Database:
         migrate.upgrade(self._store)
         with self._store.transaction() as work:
             for name in names:
-                work.cameras.add(name, None, time.time())
+                work.cameras.add(name, None, time.time(), mqtt_hash=password_hash(PASSWORD, b"twelve bytes"))
 
     def numbers(self, camera: str) -> list[int]:
         """Every stored number of one camera, repeats included."""

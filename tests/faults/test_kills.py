@@ -15,7 +15,7 @@ import pytest
 
 from tests.agent.micropython import binary
 from tests.brokers import ROOT, AmqttProcess, BrokerProcess, Mosquitto, free_port
-from tests.faults.fleet import Database, FleetProcess
+from tests.faults.fleet import PASSWORD, Database, FleetProcess
 
 KILLS = 20
 CAMERAS = ("cam-1", "cam-2", "cam-3")
@@ -30,7 +30,16 @@ def publishing(folder: Path, port: int) -> Iterator[Callable[[], dict[str, int]]
     for name in CAMERAS:
         with (folder / f"{name}.log").open("wb") as log:
             cameras[name] = subprocess.Popen(
-                [binary("amd64"), "-X", "heapsize=64m", str(SCRIPT), name, str(port), str(stop_file)],
+                [
+                    binary("amd64"),
+                    "-X",
+                    "heapsize=64m",
+                    str(SCRIPT),
+                    name,
+                    PASSWORD,
+                    str(port),
+                    str(stop_file),
+                ],
                 env={"MICROPYPATH": str(ROOT), "PATH": ""},
                 cwd=folder,
                 stdout=log,

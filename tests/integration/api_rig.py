@@ -14,6 +14,7 @@ import httpx
 from fastapi import FastAPI
 
 from fleetd.access import AccessControl
+from fleetd.accounts import Accounts
 from fleetd.bundles.opening import open_bundle
 from fleetd.bundles.release import BuiltRelease, build_release
 from fleetd.bundles.signing import OperatorKey
@@ -64,6 +65,7 @@ class Rig:
         self.access = AccessControl(self.store, lambda: self.now)
         self.incidents = Incidents(self.store, lambda: self.now, channels=["webhook"])
         self.recovery = RecoveryService(self.store, lambda: self.now)
+        self.accounts = Accounts(self.store, lambda: self.now)
         self.landing = Landing(self.store)
         self.status: dict[str, Any] = {"ok": True, "broker": {"connected": True}, "problems": []}
         self.app: FastAPI = create_app(
@@ -73,6 +75,7 @@ class Rig:
             self.incidents,
             self.recovery,
             Freshness(self.store, lambda: self.now),
+            self.accounts,
             status=lambda: self.status,
             allowed_hosts=["fleet.example"],
             clock=lambda: self.now,

@@ -39,6 +39,8 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("PATCH", "/cameras/cam-1", OPERATOR, {"add_tags": ["line-3"]}, 200),
     ("DELETE", "/cameras/cam-2", ADMIN, None, 204),
     ("POST", "/cameras/cam-1/secret", ADMIN, None, 200),
+    ("POST", "/cameras/cam-1/revoke", ADMIN, None, 204),
+    ("POST", "/cameras/cam-1/reinstate", ADMIN, None, 409),  # it is not revoked
     ("POST", "/cameras/cam-1/commands/identify", OPERATOR, {"ttl_s": 30}, 202),
     ("GET", "/commands/{command}", VIEWER, None, 200),
     ("POST", "/cameras/cam-1/fresh-key", ADMIN, None, 200),
@@ -98,6 +100,9 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("POST", "/tokens", ADMIN, {"name": "newcomer", "role": "viewer"}, 201),
     ("DELETE", "/tokens/spare", ADMIN, None, 204),
     ("GET", "/audit", ADMIN, None, 200),
+    ("GET", "/mqtt-users", ADMIN, None, 200),
+    ("POST", "/mqtt-users", ADMIN, {"name": "dashboard"}, 201),
+    ("DELETE", "/mqtt-users/reader", ADMIN, None, 204),
 ]
 ROLE_NAMES: Final = [NOBODY, VIEWER, OPERATOR, ADMIN]
 
@@ -131,6 +136,7 @@ class Prepared:
         spare = OperatorKey.generate()
         rig.trust(spare)
         rig.access.create_token("spare", VIEWER, actor="rig")
+        rig.accounts.add_user("reader", actor="rig")
         release = rig.release(key)
         self.names = {
             "release": release,
@@ -179,6 +185,7 @@ def test_the_table_has_every_address(still_rig: Rig) -> None:
         "/tokens/spare": "/tokens/{name}",
         "/maintenance/site=hall-3": "/maintenance/{subject}",
         "/maintenance/all": "/maintenance/{subject}",
+        "/mqtt-users/reader": "/mqtt-users/{name}",
         "/commands/{command}": "/commands/{command_id}",
         "/keys/{spare_key_id}": "/keys/{key_id}",
     }

@@ -20,10 +20,12 @@ from structlog.testing import capture_logs
 
 import fleetd.embedded
 from fleetd.embedded import (
+    Accounts,
     BrokerMode,
     InProcessAmqtt,
     PortTakenError,
     SupervisedMosquitto,
+    TlsListener,
     answers,
     end_left_behind,
     find_mosquitto,
@@ -388,10 +390,16 @@ def test_whoever_lets_others_in_needs_accounts(tmp_path: Path, binary: Path) -> 
         SupervisedMosquitto(tmp_path, binary, host="0.0.0.0")
     with pytest.raises(SettingsError, match="accounts"):
         SupervisedMosquitto(tmp_path, binary, extra=["listener 8883"])
-    with pytest.raises(SettingsError, match="accounts"):
+    with pytest.raises(SettingsError, match="no TLS"):
         InProcessAmqtt(host="0.0.0.0")
-    safe = SupervisedMosquitto(tmp_path, binary, host="0.0.0.0", extra=["password_file /etc/accounts"])
-    assert "allow_anonymous false" in safe.configuration().splitlines()
+    with pytest.raises(SettingsError, match="accounts"):
+        SupervisedMosquitto(tmp_path, binary, tls=TlsListener("0.0.0.0", 8883, tmp_path, tmp_path))
+    files = Accounts(tmp_path / "passwords", tmp_path / "acl")
+    lines = SupervisedMosquitto(tmp_path, binary, host="0.0.0.0", accounts=files).configuration().splitlines()
+    assert "allow_anonymous false" in lines
+    assert "allow_anonymous true" not in lines
+    assert f"password_file {tmp_path}/passwords" in lines
+    assert lines[lines.index("listener 0 0.0.0.0") + 1] == "use_username_as_clientid true"
 
 
 def test_messages_and_queues_stay_private_and_the_log_stays_small(

@@ -146,7 +146,7 @@ def test_a_camera_enrolled_later_is_stored_from_then_on(store: SqlStore) -> None
 
 def remove(store: SqlStore, name: str) -> None:
     with store.transaction() as work:
-        work.cameras.remove(camera(store, name).id)
+        work.cameras.remove(camera(store, name).id, 0.0)
 
 
 def enrol(store: SqlStore, name: str) -> None:

@@ -48,7 +48,7 @@ def test_an_incident_is_kept_once_while_it_is_open_and_can_come_back(store: SqlS
         assert [one["body"] for one in work.incidents.due_notices(NOW, 10)] == [{"a": 1}]
         assert [one["until"] for one in work.incidents.mutes(NOW)] == [NOW + 20]
     with store.transaction() as work:
-        work.cameras.remove(camera.id)
+        work.cameras.remove(camera.id, 0.0)
         assert work.incidents.all(is_open=None, camera=None, since=None, limit=10) == []
 
 

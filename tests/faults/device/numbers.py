@@ -1,6 +1,6 @@
 """A camera that publishes numbered results through the agent's own link and outbox, until told to finish.
 
-usage: micropython numbers.py CAMERA PORT STOP_FILE
+usage: micropython numbers.py CAMERA PASSWORD PORT STOP_FILE
 Prints `sent N dropped D` when every number has its receipt from fleetd.
 """
 
@@ -93,12 +93,11 @@ def exists(path):
     return True
 
 
-def main(camera, port, stop_file):
+def main(camera, password, port, stop_file):
     hal = Hal()
     outbox = Outbox(hal, most_messages=20000, most_bytes=8000000)
-    link = Link(
-        hal, {"camera": camera, "host": "127.0.0.1", "port": port}, outbox, lambda: {"agent": "numbers"}
-    )
+    settings = {"camera": camera, "password": password, "host": "127.0.0.1", "port": port}
+    link = Link(hal, settings, outbox, lambda: {"agent": "numbers"})
     number = 0
     next_at = hal.ticks_ms()
     while True:
@@ -115,4 +114,4 @@ def main(camera, port, stop_file):
     print("sent", number, "dropped", sum(outbox.dropped.values()), "resent", outbox.resent)
 
 
-main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
