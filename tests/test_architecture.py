@@ -74,6 +74,7 @@ MAY_USE: dict[str, set[str]] = {
         "provisioning",
     },  # fleetctl knows a server by HTTP only
     "cli.daemon": _PURE | {"cli", "app", "settings", "store"},
+    "cli.golden": _PURE | {"cli", "simulator"},
     "cli.demo": _PURE | {"cli", "app", "settings", "simulator"},
     "simulator": _PURE | {"logs"},
     "app": _SERVICE

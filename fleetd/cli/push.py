@@ -39,6 +39,8 @@ class Wishes:
     threshold: float
     expires_days: int | None
     patches: bool
+    golden: Path | None = None
+    tolerance: float = 0.02
 
 
 def push_model(
@@ -82,6 +84,15 @@ def push_model(
     no_health: pace.NoHealth = False,
     ignore: pace.Ignore = None,
     way_back: pace.WayBack = False,
+    golden: Annotated[
+        Path | None,
+        typer.Option(
+            "--golden", metavar="DIR", help="Pictures to which a camera must answer as this machine does."
+        ),
+    ] = None,
+    golden_tolerance: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="How far a camera's score may be off on them.")
+    ] = 0.02,
     approval: Annotated[
         bool, typer.Option("--approval", help="Begin only when a second person has approved it.")
     ] = False,
@@ -120,7 +131,9 @@ def push_model(
     )
     pace.pace_of(wish, 1, session.now())  # a wrong option is told before anything is looked at
     key_file = keystore.key_path(session.env, key)
-    wishes = Wishes(name, version, threshold, expires_days, patches=not no_patches)
+    wishes = Wishes(
+        name, version, threshold, expires_days, not no_patches, golden=golden, tolerance=golden_tolerance
+    )
     examined = examine.examine(bundle, labels)
     if not as_json:
         examine.print_facts(session.out, examined)
@@ -266,10 +279,13 @@ def _check_trusted(session: Session, key_file: Path) -> None:
 def _pack(session: Session, examined: "Examined", aimed: "Aim", wishes: Wishes) -> "Packed":
     """What the release carries, with patches on what the cameras run."""
     from fleetd.bundles.packing import pack  # noqa: PLC0415  # see above
-    from fleetd.cli import bases  # noqa: PLC0415  # see above
+    from fleetd.cli import bases, golden  # noqa: PLC0415  # see above
 
+    frames = None
+    if wishes.golden is not None:
+        frames = golden.make(session, examined, wishes.golden, wishes.tolerance)
     found = bases.fetch(session, bases.grouped(aimed.members)) if wishes.patches else []
-    return pack(examined.bundle, aimed.prefixes, found)
+    return pack(examined.bundle, aimed.prefixes, found, frames, wishes.tolerance)
 
 
 def _draft(session: Session, examined: "Examined", packed: "Packed", wishes: Wishes) -> "Draft":

@@ -40,16 +40,19 @@ class Engine:
 
     def classify(self, picture: Any) -> list[float]:
         """One score per class. `picture`: uint8 of the input's shape; the camera's RGB565 costs some bits."""
-        np = self._np
-        seen = np.stack([picture[..., 0] & 0xF8, picture[..., 1] & 0xFC, picture[..., 2] & 0xF8], -1)
+        seen = self._np.stack([picture[..., 0] & 0xF8, picture[..., 1] & 0xFC, picture[..., 2] & 0xF8], -1)
+        return self._run(self._quantised(seen)[None])
+
+    def tensor(self, picture: Any) -> bytes:
+        """The bytes of the input tensor for a picture: uint8 of the input's shape."""
+        return bytes(self._quantised(picture).tobytes())
+
+    def _quantised(self, seen: Any) -> Any:
+        """Pixels as the firmware puts them into the input, whatever the model's scale is."""
         kind = self._input["dtype"]
-        if kind == np.int8:
-            data = (seen.astype("int16") - 128).astype("int8")
-        elif kind == np.uint8:
-            data = seen
-        else:
-            data = seen.astype("float32") / 255
-        return self._run(data[None])
+        if kind == self._np.int8:
+            return (seen.astype("int16") - 128).astype("int8")
+        return seen if kind == self._np.uint8 else seen.astype("float32") / 255
 
     def answer(self, tensor: bytes) -> list[float]:
         """One score per class for an input tensor of these bytes. ValueError when it has another size."""

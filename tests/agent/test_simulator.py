@@ -7,6 +7,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,40 @@ import pytest
 
 from camera_agent.models import ModelError
 from fleetd.bundles.content import build_content
+from fleetd.bundles.golden import Golden
 from fleetd.bundles.opening import open_bundle
+from fleetd.bundles.release import BuiltRelease, build_release
 from fleetd.protocol.topics import BlobTopic
 from fleetd.simulator import assets
 from fleetd.simulator.camera import VirtualCamera
 from fleetd.simulator.desk_hal import DeskHal, Faults, ResetRequested
 from fleetd.simulator.drawings import LABELS, draw
-from tests.agent.test_on_micropython import KEY, FleetdSide, release
+from fleetd.simulator.models import Engine
+from tests.agent.test_on_micropython import KEY, FleetdSide
 from tests.brokers import Mosquitto
 
 CAMERA = "sim-1"
+
+
+@cache
+def release(version: int) -> BuiltRelease:
+    """A demo model, from the second on with golden frames that the real engine has answered."""
+    bundle = open_bundle(assets.bundle_folder(f"demo-v{version}"))
+    engine = Engine(bundle.model)
+    frames = tuple(engine.tensor(draw(kind, 5)) for kind in range(3))
+    return build_release(
+        bundle,
+        release_id=f"demo-{version}",
+        name="demo",
+        version=str(version),
+        epoch=1,
+        sequence=version,
+        boards=["OMVRT1060"],
+        created=1_750_000_000,
+        key=KEY,
+        bases=[release(version - 1).content] if version > 1 else [],
+        golden=Golden(frames, tuple(tuple(engine.answer(one)) for one in frames)) if version > 1 else None,
+    )
 
 
 class Content:
