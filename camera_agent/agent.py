@@ -18,21 +18,20 @@ RAM BUDGET: what the parts say; here a few objects and the words of the status.
 
 import gc
 
-from camera_agent import crypto
+from camera_agent import crypto, outbox
 from camera_agent import led as led_words
 from camera_agent.commands import Commands
-from camera_agent.errors import StorageError
 from camera_agent.flight import Flight
 from camera_agent.heap import const, forget, load
 from camera_agent.led import Led
 from camera_agent.link import Link
-from camera_agent.outbox import Outbox
+from camera_agent.pictures import Pictures
 from camera_agent.trouble import Trouble
 from camera_agent.updater import Updater
 from camera_agent.vision import Vision
 
 VERSION = "0.1.0"
-CAPABILITIES = ("benchmark", "classify", "identify", "reboot", "update-model")
+CAPABILITIES = ("benchmark", "classify", "identify", "reboot", "snapshot", "update-model")
 
 IDLE_MS = const(5)  # sleep when no part has anything to do
 _UPDATER_MS = const(20)  # a turn of the updater, so that frames come in time
@@ -52,7 +51,7 @@ class Agent:
         self.hal = hal
         self.settings = settings
         self.is_over = False
-        self.outbox = _make_outbox(hal, settings)
+        self.outbox = outbox.make(hal, settings)
         self.trouble = Trouble(hal, self.outbox.put)
         self.led = Led(hal, self.outbox.put)
         self.link = Link(hal, settings, self.outbox, self.status)
@@ -61,6 +60,8 @@ class Agent:
         self.vision = None
         self.commands = Commands(hal, self.outbox.put, self._is_on_trial)
         self.commands.benchmark = self._start_benchmark
+        self.pictures = Pictures(hal, settings, self.outbox)
+        self.commands.snapshot = self.pictures.start
         self._bench = None  # a benchmark under way; vision pauses meanwhile
         self._strikes = {}
         self._update_state = None  # what was reported last of the running update
@@ -87,6 +88,8 @@ class Agent:
         ring = crypto.Ring(of["keys"], of["recovery"], of["key_serial"], of["key_epoch"])
         self.updater = Updater(hal, self.files, ring, self.link, self._on_update)
         self.vision = Vision(hal, self.settings, self.updater, self.outbox.put, self.trouble.report)
+        self.vision.on_frame = self.pictures.on_frame
+        self.pictures.vision = self.vision
         self._turn("updater", self.updater.boot)
         handlers = self.link.handlers
         handlers["daemon"] = lambda _kind, _parts, message: self.updater.on_keys(message["keys"])
@@ -116,6 +119,7 @@ class Agent:
         else:
             self._bench = None
             forget("bench")
+        self._turn("pictures", self.pictures.step)
         self._turn("agent", self._look_around)
         self.led.step()
         return is_busy
@@ -263,7 +267,11 @@ class Agent:
             true.append("model-failed")
         elif not vision.has_model:
             true.append("no-model")
-        self.led.show(led_words.choose(true))
+        state = led_words.choose(true)
+        if state == "identify" and self.led.state != state:
+            self.led.show(state, load("identify").Show(self.settings["camera"]))
+            forget("identify")
+        self.led.show(state)
 
     def _is_on_trial(self):
         choice = self.updater.model_to_use()
@@ -338,18 +346,6 @@ class Agent:
         elif self.vision.wants_fresh_heap:
             self._fresh_heap_at = now + _FRESH_HEAP_MS
             self.outbox.put("event", {"kind": "restart", "text": "a model needs memory in one piece"})
-
-
-def _make_outbox(hal, settings):
-    size, messages, most = settings["spool_bytes"], settings["outbox_messages"], settings["outbox_bytes"]
-    if size:
-        try:
-            return load("spooling").SpooledOutbox(hal, messages, most, load("spool").open_spool(hal, size))
-        except StorageError as error:
-            outbox = Outbox(hal, messages, most)
-            outbox.problem = "spool-needs-card" if error.reason == "spool-needs-card" else "spool-failed"
-            return outbox
-    return Outbox(hal, messages, most)
 
 
 def run(hal):

@@ -5,7 +5,7 @@
     commands.is_identifying()              # whether the LED should show this camera
     commands.restart_at                    # ms when the camera shall restart, or None
     commands.restart_reply                 # seq of the reply to it
-    commands.benchmark                     # set by the agent: f(id, args) -> why not, or None; it replies later
+    commands.benchmark, .snapshot          # set by the agent: f(id, args) -> why not, or None; it replies later
 
 Once: the ids of the last commands are remembered, the one of a restart also over that restart. Good: a command
 says when fleetd sent it (`t`) and for how long it counts (`ttl`). With a trusted clock that is compared with the
@@ -40,6 +40,7 @@ class Commands:
         self.restart_at = None
         self.restart_reply = 0
         self.benchmark = None
+        self.snapshot = None
 
     def on_command(self, name, message):
         """Carry it out and reply. A command that was done before is not even answered: its reply is on its way."""
@@ -56,8 +57,8 @@ class Commands:
             self._reply(name, id_)
         elif name == "reboot":
             self._reboot(name, id_)
-        elif name == "benchmark" and self.benchmark is not None:
-            reason = self.benchmark(id_, message["args"])
+        elif name in ("benchmark", "snapshot") and getattr(self, name) is not None:
+            reason = getattr(self, name)(id_, message["args"])
             if reason is not None:
                 self._reply(name, id_, reason)
         else:

@@ -36,6 +36,20 @@ def shapes(inputs, outputs):
     return tuple(inputs[0][1:]), count
 
 
+def check_input(net):
+    """The firmware feeds every model with pixels as they are, minus 128 or divided by 255. ModelError for one that was
+    quantised for something else: it would answer, but nonsense. Older engines do not say."""
+    try:
+        dtype, scale, zero = net.input_dtype[0], net.input_scale[0], net.input_zero_point[0]
+    except (AttributeError, IndexError, TypeError):
+        return
+    if dtype not in ("b", "B", "f"):
+        raise ModelError("model-load-failed", "no picture is turned into its input's type " + str(dtype))
+    if dtype != "f" and (not 0.95 < scale * 255 < 1.05 or zero != (-128 if dtype == "b" else 0)):
+        detail = "its input has scale %s and zero point %s, not 1/255 and -128" % (scale, zero)
+        raise ModelError("model-load-failed", detail)
+
+
 def model_file(files):
     """The entry of the model in a manifest's list of files."""
     for entry in files:
@@ -70,6 +84,7 @@ def load(content, files, folder, slot, feed):
 
 
 def _checked(net, buffer=None):
+    check_input(net)
     input_shape, output_len = shapes(net.input_shape, net.output_shape)
     return Model(net, input_shape, output_len, buffer)
 

@@ -4,6 +4,7 @@ What a model sees must not depend on the firmware: up to 4.8 a picture that is w
 cropped, from 5.0 on it is squeezed. So the sensor itself is given a window with the proportions of the input.
 
     eye = Eye(ticks_ms)
+    eye.configure(settings)                 # `roi` and `frame_size`, looked at with every frame
     eye.prepare(width, height, channels)    # the model's input; takes effect with the next frame
     eye.prepare(width, height, channels, True)    # a window of exactly this size, for the benchmark
     frame = eye.frame()                     # image, or None while exposure settles; OSError, RuntimeError: no picture
@@ -31,6 +32,13 @@ def window(size, width, height):
     return max(1, most_height * width // height), most_height
 
 
+def placed(size, width, height, roi):
+    """The same inside the region of interest, a list [left, top, width, height] in percent: as (x, y, w, h)."""
+    left, top, wide, high = [roi[n] * size[n % 2] // 100 for n in range(4)]
+    w, h = window((max(1, wide), max(1, high)), width, height)
+    return left + (wide - w) // 2, top + (high - h) // 2, w, h
+
+
 def _holding(width, height):
     """The smallest of the sensor's frames that has room for this window."""
     for size in _SIZES:
@@ -47,6 +55,12 @@ class Eye:
         self._wanted = None  # (width, height, channels, whether the window has exactly this size)
         self._snapshot = None
         self._settled_at = 0
+        self._settings = {}
+        self._chosen = None  # roi and frame size as they were set up
+
+    def configure(self, settings):
+        """The settings, which may change later."""
+        self._settings = settings
 
     def prepare(self, width, height, channels, exact=False):
         """Say what the model wants to see."""
@@ -56,7 +70,10 @@ class Eye:
 
     def frame(self):
         """The next picture. After a failure the sensor is set up again."""
-        if self._snapshot is None:
+        chosen = (self._settings.get("roi"), self._settings.get("frame_size"))
+        if self._snapshot is None or chosen != self._chosen:
+            self._chosen = chosen
+            self._snapshot = None
             self._snapshot = self._set_up()
             self._settled_at = self._ticks_ms() + _SETTLE_MS
         try:
@@ -73,8 +90,15 @@ class Eye:
             chosen = _holding(width, height)
             part = (width, height)
         else:
+            roi, size = self._chosen
             chosen = _SIZES[0] if max(width, height) <= _SIZES[0][2] else _SIZES[1]
-            part = window(chosen[1:], width, height)
+            for named in _SIZES:
+                if named[0] == size:
+                    chosen = named
+            if roi is None:
+                part = window(chosen[1:], width, height)
+            else:
+                part = placed(chosen[1:], width, height, roi)
         pixels = "RGB565" if channels == 3 else "GRAYSCALE"
         try:
             import csi

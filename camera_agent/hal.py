@@ -96,6 +96,7 @@ class Hal:
         self._net = Interface(settings, self.ticks_ms)
         self._tls = settings["tls"]
         self._ntp = settings["ntp"]
+        self._eye.configure(settings)
         if settings["watchdog_s"] and not settings["debug"]:
             self._watchdog = self._open_watchdog(settings["watchdog_s"] * 1000)
 
@@ -335,6 +336,12 @@ class Hal:
     def capture(self):
         """An image, or None while exposure settles. Raises OSError or RuntimeError."""
         return self._eye.frame()
+
+    def jpeg(self, frame, quality):
+        """A frame as JPEG bytes of its own. The frame is used up on firmware that compresses in place."""
+        if hasattr(frame, "to_jpeg"):
+            return bytes(frame.to_jpeg(quality=quality).bytearray())
+        return bytes(frame.compress(quality=quality).bytearray())
 
     def load_model(self, content, files, slot):
         """A models.Model. Raises models.ModelError."""

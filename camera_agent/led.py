@@ -92,19 +92,27 @@ class Led:
         self._hal = hal
         self._put = put
         self.state = None
+        self._sequence = None  # what shows colours one after the other, or None
+        self._shown = None
         self._since = 0
         self._reported = None
 
-    def show(self, state):
-        """Switch the LED. Showing the same state again changes nothing."""
+    def show(self, state, sequence=None):
+        """Switch the LED. Showing the same state again changes nothing. `sequence.at(ms)` names the colour."""
         if state != self.state:
             self.state = state
+            self._sequence = sequence
             self._since = self._hal.ticks_ms()
             color, pattern = STATES[state]
             self._hal.led(color, pattern)
 
     def step(self):
         """Animate, and report a change that has lasted."""
+        if self._sequence is not None:
+            color = self._sequence.at(self._hal.ticks_ms() - self._since)
+            if color != self._shown:
+                self._shown = color
+                self._hal.led(color, "off" if color == "off" else "solid")
         self._hal.led_step()
         state = self.state
         if state == self._reported or self._hal.ticks_ms() - self._since < SETTLED_MS:

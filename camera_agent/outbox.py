@@ -7,7 +7,7 @@ again after every reconnect, when fleetd comes back as a new instance, and 30 s 
 300 s) while fleetd is known to be online.
 
 The box is bounded in messages and in bytes. When it overflows, the oldest of the least important class goes
-first: telemetry, then result, then led, then update, then event, reply and status; never the newest status.
+first: image, then telemetry, then result, then led, then update, then event, reply and status; never the newest status.
 What goes is counted per class in `dropped`. A new status replaces older ones: whoever subscribes later must
 not be told an old state, and the new one says everything anew (counted in `replaced`).
 
@@ -24,9 +24,10 @@ times the message's size for a moment. Nothing here is sized by what comes off t
 from binascii import hexlify
 
 from camera_agent import protocol
-from camera_agent.heap import const
+from camera_agent.errors import StorageError
+from camera_agent.heap import const, load
 
-_CLASSES = ("telemetry", "result", "led", "update")  # drop order; everything else comes after these
+_CLASSES = ("image", "telemetry", "result", "led", "update")  # drop order; everything else comes after these
 _WITH_LOW = ("status", "telemetry")
 _RESEND_MS = const(30000)
 _RESEND_MAX_MS = const(300000)
@@ -95,8 +96,9 @@ class Outbox:
 
     # --- what the agent does ----------------------------------------------------------------------------
 
-    def put(self, channel, body):
-        """Takes a message. Returns its seq, or 0 when it cannot be encoded or is too large (counted)."""
+    def put(self, channel, body, data=None):
+        """Takes a message. Returns its seq, or 0 when it cannot be encoded or is too large (counted). `data`: bytes
+        that follow behind the JSON's line."""
         seq = self._seq + 1
         message = dict(body)
         message["boot"] = self.boot
@@ -109,6 +111,8 @@ class Outbox:
             message["low"] = self.low
         try:
             payload = protocol.encode(message)
+            if data is not None:
+                payload = b"".join((payload, b"\n", data))
         except (protocol.ProtocolError, MemoryError):
             payload = None
         if payload is None or len(payload) > self._most_bytes:
@@ -124,6 +128,10 @@ class Outbox:
             self._drop_one()
         return seq
 
+    def is_crowded(self):
+        """Whether what is large should wait."""
+        return 2 * self.bytes > self._most_bytes or 2 * len(self._held) > self._most_messages
+
     def _new(self, seq, channel, payload):
         return Message(seq, channel, payload)
 
@@ -138,6 +146,8 @@ class Outbox:
         least = len(_CLASSES) + 1
         for at in range(len(self._held)):
             channel = self._held[at].channel
+            if channel.startswith("image/"):
+                channel = "image"
             rank = _CLASSES.index(channel) if channel in _CLASSES else len(_CLASSES)
             if rank < least and (channel != "status" or len(self._held) == 1):
                 victim = at
@@ -266,3 +276,16 @@ def _covers(ranges, seq):
         if pair[0] <= seq <= pair[1]:
             return True
     return False
+
+
+def make(hal, settings):
+    """The outbox that the settings ask for, with a spool or without."""
+    size, messages, most = settings["spool_bytes"], settings["outbox_messages"], settings["outbox_bytes"]
+    if size:
+        try:
+            return load("spooling").SpooledOutbox(hal, messages, most, load("spool").open_spool(hal, size))
+        except StorageError as error:
+            outbox = Outbox(hal, messages, most)
+            outbox.problem = "spool-needs-card" if error.reason == "spool-needs-card" else "spool-failed"
+            return outbox
+    return Outbox(hal, messages, most)

@@ -6,7 +6,8 @@
 
 A message is written down when it has waited for its receipt for ten seconds, or when the box overflows, in which case
 only the spool has it from then on. So a camera that is connected hardly ever writes. Messages of an earlier boot keep
-its id and their number. Telemetry and statuses are never written down: they say how the camera is now.
+its id and their number. Telemetry, pictures and
+statuses are never written down.
 
 RAM BUDGET: 2 KB of code, and what camera_agent/spool.py says.
 """
@@ -60,7 +61,7 @@ class SpooledOutbox(Outbox):
         """Whether the spool has it."""
         if message.at is not None:
             return message.at >= self._spool_oldest()
-        if self._spool is None or message.channel in _NEVER:
+        if self._spool is None or message.channel in _NEVER or message.channel.startswith("image/"):
             return False
         try:
             message.at = self._spool.put(message.boot, message.seq, message.channel, message.payload)

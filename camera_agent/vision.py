@@ -9,14 +9,14 @@
 `put(channel, body)` is the outbox's, `report(where, error)` makes an event of an exception. Frames are taken every
 `interval_ms` whatever the network does. A result is the model's best label and its score as the model gave them,
 clipped to 0..1: the release's threshold is not applied here, so that whoever reads the results can choose another.
-With `publish` "on_change" only frames with another label than the one before are sent, and one a minute.
+Which results are sent, and when, is in camera_agent/publish.py.
 
 What goes wrong stays here: a sensor that fails is set up again after 1 s, doubling to 60 s; a model that cannot be
 loaded or raises is reported and, when it is on trial, given back; otherwise it is loaded again after 5 s, doubling
 to 10 minutes. A heap that has been in use is in pieces: a model that does not fit there, although it was not the
 one that this boot began with, asks for a restart (`wants_fresh_heap`) and gets another chance after it.
 
-RAM BUDGET: labels (at most 17 KB for 256 of the longest), at most RESULTS_PER_MESSAGE small dicts, 64 integers.
+RAM BUDGET: labels (at most 17 KB for 256 of the longest), three times 32 integers.
 """
 
 import gc
@@ -24,16 +24,16 @@ import gc
 from camera_agent import protocol
 from camera_agent.heap import const, forget, load
 from camera_agent.models import ModelError
+from camera_agent.publish import Publisher
 
 _TRIAL_INTERVAL_MS = const(1000)  # at most, so that a trial does not outlast the updater's patience
-_AT_LEAST_MS = const(60_000)  # between two results with "on_change"
 _LABELS_BYTES = protocol.LABELS * (protocol.LABEL_BYTES + 2)
 _EYE_RETRY_MS = const(1000)
 _EYE_RETRY_MAX_MS = const(60_000)
 _LOAD_RETRY_MS = const(5000)
 _LOAD_RETRY_MAX_MS = const(600_000)
 _RAISES_MAX = const(3)  # exceptions in a row before the model is loaded again
-_SAMPLES = const(64)  # inference times kept for the median
+_SAMPLES = const(32)  # times kept for a median
 
 
 def read_labels(content, files):
@@ -63,11 +63,6 @@ def parse_labels(text):
     return lines
 
 
-def clipped(score):
-    """A score as the contract wants it: 0..1, four digits; what is not a number is 0."""
-    return round(score, 4) if 0.0 < score < 1.0 else (1.0 if score >= 1.0 else 0.0)
-
-
 class Vision:
     """See the module's docstring."""
 
@@ -75,7 +70,7 @@ class Vision:
         self._hal = hal
         self._settings = settings
         self._updater = updater
-        self._put = put
+        self._publisher = Publisher(hal, settings, put)
         self._report = report
         self._choice = None
         self._boot_choice = None  # the one that found the heap unused
@@ -89,16 +84,15 @@ class Vision:
         self._eye_retry_ms = _EYE_RETRY_MS
         self._eye_failed = 0  # failures in a row
         self._due = 0
-        self._batch = []
-        self._batch_since = 0
-        self._last = None  # label that was sent last, and when
-        self._last_at = 0
+        self.on_frame = None  # f(frame, label, score)
         self.failure = None  # why the chosen model is not in use, as a reason word
         self.frames = 0
         self.wants_fresh_heap = False
         self._period_at = hal.ticks_ms()
         self._period_frames = 0
-        self._times = []
+        self._times = []  # microseconds that the model took
+        self._captures = []
+        self._totals = []
         self._time_max = 0
 
     # --- what others ask ----------------------------------------------------------------------------------
@@ -112,6 +106,11 @@ class Vision:
     def model(self):
         """The loaded model or None. Others may use it while step() is not called."""
         return self._model
+
+    @property
+    def release(self):
+        """Whose answers these are, or None."""
+        return self._choice.release if self._choice is not None else None
 
     @property
     def has_model(self):
@@ -134,12 +133,15 @@ class Vision:
         if now > self._period_at:
             known["fps"] = round(1000 * self._period_frames / (now - self._period_at), 3)
         if self._times:
-            self._times.sort()
-            known["inference_ms"] = self._times[len(self._times) // 2]
-            known["inference_ms_max"] = self._time_max
+            known["inference_ms"] = _median_ms(self._times)
+            known["inference_ms_max"] = round(self._time_max / 1000, 3)
+            known["capture_ms"] = _median_ms(self._captures)
+            known["frame_ms"] = _median_ms(self._totals)
         self._period_at = now
         self._period_frames = 0
         self._times = []
+        self._captures = []
+        self._totals = []
         self._time_max = 0
         return known
 
@@ -156,22 +158,19 @@ class Vision:
             self._use(choice)
         elif choice is not None and self._model is None and now >= self._load_at:
             self._load()
-        if self._batch and now - self._batch_since >= self._settings["batch_ms"]:
-            self.flush()
+        self._publisher.step(now)
         now = self._hal.ticks_ms()  # loading takes a while
         if self._model is None or not self._is_due(now):
             return False
+        began = self._hal.ticks_us()
         frame = self._capture(now)
         if frame is not None:
-            self._classify(frame, now)
+            self._classify(frame, now, began)
         return True
 
     def flush(self):
-        """Send the batch."""
-        batch = self._batch
-        self._batch = []
-        if batch:
-            self._send(batch)
+        """Send what is batched."""
+        self._publisher.flush()
 
     def _is_due(self, now):
         """Whether it is time for a frame; if so, the next one's time is set."""
@@ -193,7 +192,6 @@ class Vision:
         self._choice = choice
         self.failure = None
         self._load_retry_ms = _LOAD_RETRY_MS
-        self._last = None
         if choice is not None:
             self._load()
 
@@ -267,24 +265,27 @@ class Vision:
         self._eye_retry_ms = _EYE_RETRY_MS
         return frame
 
-    def _classify(self, frame, now):
-        began = self._hal.ticks_ms()
+    def _classify(self, frame, now, began):
+        captured = self._hal.ticks_us()
         try:
             scores = self._model.classify(frame)
         except Exception as error:
             self._on_raise(error)
             return
-        spent = self._hal.ticks_ms() - began
+        spent = self._hal.ticks_us() - captured
         self._raised = 0
         self.frames += 1
         self._period_frames += 1
         self._time_max = max(self._time_max, spent)
-        if len(self._times) < _SAMPLES:
-            self._times.append(spent)
-        else:
-            self._times[self.frames % _SAMPLES] = spent
-        self._updater.trial_frame_ok(spent)
-        self._add(scores, spent, now)
+        self._updater.trial_frame_ok(spent // 1000)
+        label, score = self._publisher.add(
+            self._choice.release, self._labels, scores, self.frames, now, spent
+        )
+        if self.on_frame is not None:
+            self.on_frame(frame, label, score)
+        _note(self._times, spent, self.frames)
+        _note(self._captures, captured - began, self.frames)
+        _note(self._totals, self._hal.ticks_us() - began, self.frames)
 
     def _on_raise(self, error):
         self._raised += 1
@@ -297,43 +298,15 @@ class Vision:
         else:
             self._report("model", error)
 
-    def _add(self, scores, spent, now):
-        best = 0
-        for n in range(1, len(scores)):
-            if scores[n] > scores[best]:
-                best = n
-        label = self._labels[best]
-        if self._settings["publish"] == "on_change":
-            if label == self._last and now - self._last_at < _AT_LEAST_MS:
-                return
-            self._last = label
-            self._last_at = now
-        if not self._batch:
-            self._batch_since = now
-        result = {
-            "label": label,
-            "score": clipped(scores[best]),
-            "dt": now,  # becomes relative when it is sent
-            "inference_ms": spent,
-            "frame": self.frames,
-        }
-        if self._settings["scores"]:
-            result["scores"] = [clipped(score) for score in scores]
-        self._batch.append(result)
-        if len(self._batch) >= self._settings["batch"]:
-            self.flush()
 
-    def _send(self, batch):
-        now = self._hal.ticks_ms()
-        told = []
-        for result in batch:
-            result = dict(result)
-            result["dt"] -= now  # to the time of the message, which is set next
-            told.append(result)
-        if self._put("result", {"release": self._choice.release, "results": told}):
-            return
-        if len(batch) > 1:  # too large: many scores
-            self._send(batch[: len(batch) // 2])
-            self._send(batch[len(batch) // 2 :])
-        elif batch[0].pop("scores", None) is not None:
-            self._send(batch)
+def _note(samples, value, number):
+    """Keep the newest ones."""
+    if len(samples) < _SAMPLES:
+        samples.append(value)
+    else:
+        samples[number % _SAMPLES] = value
+
+
+def _median_ms(samples):
+    samples.sort()
+    return round(samples[len(samples) // 2] / 1000, 3)

@@ -4,6 +4,8 @@ nobody looks up would take memory; tests/contract holds the agent's words and th
 RAM BUDGET: nothing, it is not loaded.
 """
 
+IMAGE_BYTES = 131072  # camera_agent/snapshot.py
+IMAGE_PIECES = 64
 BLOCKS_MAX = 999999
 UP_CHANNELS = ("status", "result", "telemetry", "led", "update", "event")
 

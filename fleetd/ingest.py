@@ -114,8 +114,9 @@ def decode(inbound: Inbound, prefix: str) -> Arrival | DeadLetter:
     adapter = UP.get(channel)
     if adapter is None:
         return _dead(inbound, "channel", f"this version stores nothing from up/{channel}")
+    payload, _, data = inbound.payload.partition(b"\n") if channel == "image" else (inbound.payload, b"", b"")
     try:
-        body = adapter.validate_json(inbound.payload)
+        body = adapter.validate_json(payload)
         if channel == "reply":  # free-form data: nothing that JSON itself does not know
             json.dumps(body.get("data"), allow_nan=False)
     except ValidationError as error:
@@ -126,6 +127,10 @@ def decode(inbound: Inbound, prefix: str) -> Arrival | DeadLetter:
         return _dead(inbound, "invalid", str(error))
     if body["seq"] == 0 and channel != "status":
         return _dead(inbound, "invalid", "seq: 0 is kept for last wills")
+    if channel == "image":
+        if not 0 < len(data) <= limits.BLOCK_BYTES or int(rest.rpartition("/")[2]) >= body["pieces"]:
+            return _dead(inbound, "invalid", f"a piece with {len(data)} bytes, or behind the last one")
+        body["data"] = data
     return Arrival(topic.camera, channel, rest, body, inbound.received_at, inbound.retained)
 
 

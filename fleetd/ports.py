@@ -20,6 +20,7 @@ from fleetd.domain.records import (
     Attempt,
     Camera,
     DesiredState,
+    ImageFacts,
     KeyRing,
     MqttUser,
     Release,
@@ -84,6 +85,13 @@ class History(Protocol):
     def dead_letters(self, *, limit: int) -> list[Mapping[str, Any]]: ...
     def counts(self) -> Mapping[str, int]: ...
     def labels(self, *, camera: str | None, since: float) -> list[Mapping[str, Any]]: ...
+
+
+class Images(Protocol):
+    """Pictures that cameras sent."""
+
+    def all(self, camera: str, *, limit: int) -> list[ImageFacts]: ...
+    def data(self, camera: str, image: str) -> tuple[bytes, str] | None: ...
 
 
 class Releases(Protocol):
@@ -327,6 +335,8 @@ class UnitOfWork(Protocol):
     def cameras(self) -> Cameras: ...
     @property
     def history(self) -> History: ...
+    @property
+    def images(self) -> Images: ...
     @property
     def releases(self) -> Releases: ...
     @property

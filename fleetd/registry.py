@@ -10,14 +10,14 @@ from typing import Any
 
 from fleetd.domain.passwords import SALT_BYTES, password_hash
 from fleetd.domain.presence import Presence, PresenceRules, presence
-from fleetd.domain.records import Camera, Sighting
+from fleetd.domain.records import Camera, ImageFacts, Sighting
 from fleetd.domain.target import matches, parse_target
 from fleetd.errors import ConflictError, InvalidError, NotFoundError, UnknownCameraError
 from fleetd.ports import Clock, Store, UnitOfWork
 from fleetd.protocol.ids import is_camera_id
 
 SECRET_BYTES = 20  # 160 random bits: nothing to guess, so one round of SHA-256 is enough to store
-COMMANDS = ("benchmark", "identify", "reboot")
+COMMANDS = ("benchmark", "identify", "reboot", "snapshot")
 COMMAND_CHARS = 3000  # leaves room for the rest of a `down/cmd` of 4 KB
 TAG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 LED_COLORS = ("off", "red", "green", "blue", "cyan", "magenta", "yellow", "white", "unknown")
@@ -253,6 +253,26 @@ class Registry:
             if camera is not None:
                 self._get(work, camera)
             return work.history.events(camera=camera, since=since, until=until, limit=limit)
+
+    def images(self, name: str, *, limit: int = 50) -> list[ImageFacts]:
+        """The pictures that a camera sent, as far as they arrived in full, newest first."""
+        with self._store.reading() as work:
+            self._get(work, name)
+            return work.images.all(name, limit=limit)
+
+    def image(self, name: str, image: str) -> bytes:
+        """A picture's JPEG bytes, checked against the digest that the camera gave them."""
+        with self._store.reading() as work:
+            self._get(work, name)
+            found = work.images.data(name, image)
+        if found is None or hashlib.sha256(found[0]).hexdigest() != found[1]:
+            raise NotFoundError(
+                f"There is no picture {image} of {name}, or not all of it yet. Try again in a moment; "
+                "the newest are kept.",
+                camera=name,
+                image=image,
+            )
+        return found[0]
 
     def label_counts(self, *, camera: str | None = None, since: float) -> list[Mapping[str, Any]]:
         """How often each camera saw each label with each release since then."""

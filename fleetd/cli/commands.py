@@ -8,6 +8,7 @@ import typer
 from fleetd.cli.errors import ERROR, CliError
 from fleetd.cli.session import Json, Session, session_of
 from fleetd.cli.text import as_json_line, safe
+from fleetd.domain.identify import colour_code
 
 POLL_SECONDS: Final = 0.5
 
@@ -46,6 +47,9 @@ def send(
         if not as_json:
             data = f" {safe(as_json_line(outcome['data']))}" if outcome["data"] else ""
             session.out.say(f"{safe(camera)} did it.{data}")
+            if command is Command.IDENTIFY:
+                colors = ", ".join(colour_code(camera))
+                session.out.say(f"Look for two white flashes, then {colors}; again and again for 30 seconds.")
         return
     if outcome["state"] == "failed":
         raise CliError(

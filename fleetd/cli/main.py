@@ -10,7 +10,6 @@ from typer.core import TyperGroup
 from fleetd import __version__
 from fleetd.cli import (
     benchmark,
-    cameras,
     commands,
     history,
     incidents,
@@ -24,6 +23,7 @@ from fleetd.cli import (
     releases,
     rollouts,
     rotate,
+    snapshot,
     system,
     tokens,
     usb,
@@ -82,7 +82,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 error, 2 unusable request or bundle, 3 rollout did not succeed, "
     "4 fleetd cannot be reached, 5 not allowed.",
 )
-app.add_typer(cameras.app, name="cameras")
+app.add_typer(snapshot.app, name="cameras")  # cameras.app, with two commands more
 app.add_typer(commands.app, name="commands")
 keys.app.command()(rotate.rotate)
 app.add_typer(keys.app, name="keys")

@@ -266,6 +266,19 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """A picture that a camera sent. `why`: command or low-confidence."""
+
+    image: str
+    at: float
+    size: int
+    why: str
+    label: str | None
+    score: float | None
+    release_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class SigningKey:
     """A public key whose releases are accepted. `public` is x || y, 64 bytes in hex."""
 

@@ -12,3 +12,5 @@ RESULTS_PER_MESSAGE = 64
 TEXT_CHARS = 2000  # any free text in a message
 SEQ_MAX = 2**53 - 1  # what JSON readers agree on
 RELEASE_ID_CHARS = 64
+IMAGE_BYTES = 128 * 1024  # a picture
+IMAGE_PIECES = 64  # it comes in so many, each at most a block

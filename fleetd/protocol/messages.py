@@ -152,6 +152,7 @@ class Classification(TypedDict):
     scores: NotRequired[Annotated[list[Score], Field(max_length=limits.LABELS)]]
     inference_ms: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]
     frame: NotRequired[Count]
+    count: NotRequired[Annotated[int, Field(ge=1, le=2**31 - 1)]]  # frames it stands for, in a summary
 
 
 class Result(Envelope):
@@ -171,6 +172,8 @@ class Telemetry(Envelope):
     fps: NotRequired[Annotated[float, Field(ge=0, le=1e4)]]
     inference_ms: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]  # median since the last message
     inference_ms_max: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]
+    capture_ms: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]  # medians, as inference_ms
+    frame_ms: NotRequired[Annotated[float, Field(ge=0, le=1e6)]]  # capture, inference and what the agent does
     heap_free: NotRequired[Count]
     storage_free: NotRequired[Count]
     rssi: NotRequired[Number]
@@ -236,6 +239,20 @@ class Reply(Envelope):
     ok: bool
     reason: NotRequired[Word | None]
     data: NotRequired[dict[str, Any] | None]
+
+
+class Image(Envelope):
+    """The line of JSON before the bytes of `up/image/<image>/<n>`: piece `n` of a JPEG, and what picture it is."""
+
+    __pydantic_config__ = _CONFIG  # type: ignore[misc]
+
+    size: Annotated[int, Field(ge=1, le=limits.IMAGE_BYTES)]
+    pieces: Annotated[int, Field(ge=1, le=limits.IMAGE_PIECES)]
+    sha256: Digest
+    why: Word  # command, low-confidence
+    label: NotRequired[Label]
+    score: NotRequired[Score]
+    release: NotRequired[ReleaseId | None]
 
 
 class Desired(TypedDict):
@@ -304,6 +321,7 @@ LED: Final = TypeAdapter(Led)
 UPDATE: Final = TypeAdapter(Update)
 EVENT: Final = TypeAdapter(Event)
 REPLY: Final = TypeAdapter(Reply)
+IMAGE: Final = TypeAdapter(Image)
 DESIRED: Final = TypeAdapter(Desired)
 ACK: Final = TypeAdapter(Ack)
 FRESH: Final = TypeAdapter(Fresh)
@@ -318,5 +336,6 @@ UP: Final[dict[str, TypeAdapter[Any]]] = {
     "update": UPDATE,
     "event": EVENT,
     "reply": REPLY,
+    "image": IMAGE,  # the first line only; bytes follow
 }
 DOWN: Final[dict[str, TypeAdapter[Any]]] = {"desired": DESIRED, "ack": ACK, "fresh": FRESH, "cmd": COMMAND}

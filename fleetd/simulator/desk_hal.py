@@ -13,7 +13,7 @@ from camera_agent import regions, volume
 from camera_agent.models import ModelError
 from camera_agent.secure import Secure
 from camera_agent.sockets import open_stream
-from fleetd.simulator.drawings import LABELS, draw
+from fleetd.simulator.drawings import LABELS, as_jpeg, draw
 from fleetd.simulator.models import Engine, load_engine
 
 TRUTHS_KEPT = 100_000
@@ -237,6 +237,10 @@ class DeskHal:
         kind = (seed * 2_654_435_761 >> 7) % len(LABELS)
         edge = self._shape[0]
         return kind, draw(kind, seed, -(-edge // 8) * 8)[:edge, :edge]  # drawings are made of 8 x 8 squares
+
+    def jpeg(self, frame: tuple[int, Any], quality: int) -> bytes:
+        """The drawing as a JPEG."""
+        return as_jpeg(frame[1], quality)
 
     def note_truth(self, label: str) -> None:
         """Remembers what the frame that was just classified showed; the oldest are forgotten."""

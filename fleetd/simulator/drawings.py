@@ -4,6 +4,7 @@ Drawn, not photographed, so that they can be made endlessly and belong to nobody
 on drawings of other seeds.
 """
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from fleetd.simulator.errors import SimulatorUnavailableError
@@ -33,6 +34,15 @@ def draw(kind: int, seed: int, size: int = SIZE) -> "Picture":
     pixels = pixels + rng.normal(0, rng.uniform(0, 8), (size, size, 3))
     drawn: Picture = np.clip(pixels, 0, 255).astype("uint8")
     return drawn
+
+
+def as_jpeg(picture: "Picture", quality: int) -> bytes:
+    """The picture as JPEG bytes."""
+    from PIL import Image  # noqa: PLC0415  # an extra
+
+    out = BytesIO()
+    Image.fromarray(picture.squeeze()).save(out, "JPEG", quality=quality)
+    return out.getvalue()
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from fleetd.store.commands import SqlCommands
 from fleetd.store.evidence import SqlEvidence
 from fleetd.store.health import SqlHealth
 from fleetd.store.history import SqlHistory
+from fleetd.store.images import SqlImages
 from fleetd.store.incidents import SqlIncidents
 from fleetd.store.recoveries import SqlRecoveries
 from fleetd.store.releases import SqlReleases
@@ -51,6 +52,11 @@ class SqlUnitOfWork:
     def history(self) -> SqlHistory:
         """What cameras sent."""
         return SqlHistory(self._connection)
+
+    @cached_property
+    def images(self) -> SqlImages:
+        """Pictures that cameras sent."""
+        return SqlImages(self._connection)
 
     @cached_property
     def releases(self) -> SqlReleases:

@@ -22,6 +22,7 @@ from fleetd.store.tables import (
     unknown_cameras,
 )
 
+_FRAMES = sa.func.coalesce(results.c["count"], 1)
 _HIDDEN = {"id", "camera_id", "boot_id", "chunk"}
 
 
@@ -121,7 +122,9 @@ class SqlHistory:
 
         What was added up since counts from the first full hour.
         """
-        raw = _per_label(results, results.c.release_id, sa.func.count(), sa.func.sum(results.c.score))
+        raw = _per_label(
+            results, results.c.release_id, sa.func.sum(_FRAMES), sa.func.sum(results.c.score * _FRAMES)
+        )
         raw = _narrow(raw.where(holding(results, since)), results, camera, since, None)
         release = sa.func.nullif(result_rollups.c.release_id, "")
         count, score = sa.func.sum(result_rollups.c.n), sa.func.sum(result_rollups.c.score_sum)

@@ -19,6 +19,7 @@ from fleetd.store.boots import Boot
 from fleetd.store.bulk import insert_many
 from fleetd.store.cameras import removals
 from fleetd.store.engine import SqlStore
+from fleetd.store.images import forget_old
 from fleetd.store.leftovers import DEAD_LETTERS_PER_BATCH, UNKNOWN_KEPT, bury, note_unknown
 from fleetd.store.rows import AHEAD_S, CHANNELS, COLUMNS, Head, Rows
 
@@ -213,6 +214,8 @@ class _Batch:
                 first_at, last_at = min(times), max(times)
                 chunk = self.chunks[name]
                 self.chunks[name] = chunks.note(connection, name, chunk, len(rows), first_at, last_at)
+        if self._rows.tables["image_pieces"]:
+            forget_old(connection, {row[0] for row in self._rows.tables["image_pieces"]})
         boots.save(connection, self.boots.values())
         state.seen(connection, self._seen)
         state.statuses(connection, self._rows.status)

@@ -45,6 +45,7 @@ results = Table(
     Column("scores", Json),
     Column("inference_ms", Float),
     Column("frame", BigInteger),
+    Column("count", Integer),  # frames that it stands for, in a summary; else it is one
     Column("release_id", String(64)),
     chunk_column(),
     Index("ix_results_chunk_camera_id_at", "chunk", "camera_id", "at"),
@@ -57,6 +58,8 @@ telemetry = Table(
     Column("fps", Float),
     Column("inference_ms", Float),
     Column("inference_ms_max", Float),
+    Column("capture_ms", Float),
+    Column("frame_ms", Float),
     Column("heap_free", BigInteger),
     Column("storage_free", BigInteger),
     Column("rssi", Float),
@@ -136,6 +139,24 @@ replies = Table(
     Column("ok", Boolean, nullable=False),
     Column("reason", String(64)),
     Column("data", Json),
+)
+
+# Pictures, in the pieces they came in. Bounded for each camera: fleetd/store/images.py.
+image_pieces = Table(
+    "image_pieces",
+    metadata,
+    *message_columns(),
+    Column("image", String(32), nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("pieces", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("why", String(64), nullable=False),
+    Column("label", String(64)),
+    Column("score", Float),
+    Column("release_id", String(64)),
+    Column("data", LargeBinary, nullable=False),
+    Index("ix_image_pieces_camera_id_image_n", "camera_id", "image", "n"),
 )
 
 # Messages that could not be stored as what they claim to be. Bounded; the newest are kept for the operator.

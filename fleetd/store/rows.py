@@ -18,6 +18,8 @@ _TELEMETRY: Final = (
     "fps",
     "inference_ms",
     "inference_ms_max",
+    "capture_ms",
+    "frame_ms",
     "heap_free",
     "storage_free",
     "rssi",
@@ -29,7 +31,18 @@ _TELEMETRY: Final = (
     "reconnects",
 )
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    "results": (*HEAD, "n", "label", "score", "scores", "inference_ms", "frame", "release_id", "chunk"),
+    "results": (
+        *HEAD,
+        "n",
+        "label",
+        "score",
+        "scores",
+        "inference_ms",
+        "frame",
+        "count",
+        "release_id",
+        "chunk",
+    ),
     "telemetry": (*HEAD, *_TELEMETRY, "dropped", "picture", "chunk"),
     "sightings": ("camera_id", "at", "received_at", "color", "pattern", "source", "reason"),
     "events": (*HEAD, "kind", "text", "hash"),
@@ -45,6 +58,19 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         "blocks_total",
         "bytes",
         "ms",
+    ),
+    "image_pieces": (
+        *HEAD,
+        "image",
+        "n",
+        "pieces",
+        "size",
+        "sha256",
+        "why",
+        "label",
+        "score",
+        "release_id",
+        "data",
     ),
     "replies": (*HEAD, "command", "command_id", "ok", "reason", "data"),
 }
@@ -127,6 +153,7 @@ def _result(rows: Rows, body: Body, head: Head, _rest: str) -> None:
                 None if scores is None else _json(scores),
                 get("inference_ms"),
                 get("frame"),
+                get("count"),
                 release,
                 chunk,
             )
@@ -184,6 +211,13 @@ def _reply(rows: Rows, body: Body, head: Head, rest: str) -> None:
     )
 
 
+def _image(rows: Rows, body: Body, head: Head, rest: str) -> None:
+    image, _, number = rest.partition("/")
+    facts = (body["pieces"], body["size"], body["sha256"], body["why"], body.get("label"), body.get("score"))
+    piece = (*head, image, int(number), *facts, body.get("release"), body["data"])
+    rows.tables["image_pieces"].append(piece)
+
+
 CHANNELS: Final[dict[str, Callable[[Rows, Body, Head, str], None]]] = {
     "status": _status,
     "result": _result,
@@ -192,4 +226,5 @@ CHANNELS: Final[dict[str, Callable[[Rows, Body, Head, str], None]]] = {
     "update": _update,
     "event": _event,
     "reply": _reply,
+    "image": _image,
 }

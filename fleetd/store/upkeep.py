@@ -22,6 +22,7 @@ from fleetd.store.tables import (
 STEPS: Final = (60, 3600)  # seconds of a minute's and an hour's row
 _ROLLUPS: Final = {"results": result_rollups, "telemetry": telemetry_rollups}
 _NOTES: Final = {table.name: table for table in (events, sightings, replies)}
+_FRAMES: Final = sa.func.coalesce(results.c["count"], 1)  # an entry of a summary stands for several
 _SMALLEST: Final = "_min"
 _ADDED_UP: Final = ("_sum", "_n")
 
@@ -128,8 +129,8 @@ def _total(column: Any) -> Any:
 
 def _result_sums() -> Mapping[str, Any]:
     return {
-        "n": sa.func.count(),
-        "score_sum": sa.func.sum(results.c.score),
+        "n": sa.func.sum(_FRAMES),
+        "score_sum": sa.func.sum(results.c.score * _FRAMES),
         "score_min": sa.func.min(results.c.score),
         "score_max": sa.func.max(results.c.score),
         "inference_ms_sum": _total(results.c.inference_ms),

@@ -32,6 +32,7 @@ class ResultOut(_Row):
     scores: list[float] | None
     inference_ms: float | None
     frame: int | None
+    count: int | None = None  # frames that it stands for, in a summary
     release_id: str | None
     boot: str | None
     seq: int
@@ -57,6 +58,8 @@ class TelemetryOut(_Row):
     fps: float | None = None
     inference_ms: float | None = None
     inference_ms_max: float | None = None
+    capture_ms: float | None = None
+    frame_ms: float | None = None
     heap_free: int | None = None
     storage_free: int | None = None
     rssi: float | None = None

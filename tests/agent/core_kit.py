@@ -104,6 +104,7 @@ class CoreHal(FakeHal):
         self.notes: dict[str, str] = {}
         self.trouble: tuple[int, str | None, str | None] = (0, None, None)
         self.rebuilds = 0
+        self.picture: Callable[[int], bytes] = lambda quality: bytes([quality]) * 5000
         self.on_sleep: Callable[[], None] = lambda: None
 
     def configure(self, settings: Any) -> None:
@@ -180,6 +181,10 @@ class CoreHal(FakeHal):
             raise self.camera_error
         return None if self.settling else "frame"
 
+    def jpeg(self, frame: object, quality: int) -> bytes:
+        assert frame == "frame"
+        return self.picture(quality)
+
     def load_model(self, content: Any, files: list[dict[str, Any]], slot: str) -> FakeModel:
         assert all(model.freed for model in self.loaded), "two models at once do not fit"
         if self.load_error is not None:
@@ -240,7 +245,10 @@ class Bench:
     def _collect(self) -> None:
         for topic, payload, _retain in self.broker.published[self._seen :]:
             channel = topic.decode().removeprefix(f"{PREFIX}/{CAMERA}/up/")
-            message = json.loads(payload)
+            line, _, data = payload.partition(b"\n")
+            message = json.loads(line)
+            if channel.startswith("image/"):
+                message["data"] = data
             self.messages.append((channel, message))
             if self.receipts and message["seq"]:
                 receipt = {"boot": message["boot"], "seq": [[message["seq"], message["seq"]]]}

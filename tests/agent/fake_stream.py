@@ -222,6 +222,9 @@ class FakeHal:
     def ticks_ms(self) -> int:
         return self.now
 
+    def ticks_us(self) -> int:
+        return 1000 * self.now
+
     def unix(self) -> int | None:
         return self.clock
 

@@ -58,7 +58,8 @@ def test_every_refusal_of_the_settings_is_explained_and_no_other() -> None:
 
 def test_every_refusal_of_a_command_is_explained_and_no_other() -> None:
     reasons = words(r'_reply\(name, id_, "([a-z-]+)"\)', "commands")
-    reasons |= words(r'(?:return|_end\()\s*"([a-z-]+)"', "bench")
+    reasons |= words(r'(?:return|_end\()\s*"([a-z-]+)"', "bench", "pictures")
+    reasons |= words(r'_end\("([a-z-]+)"', "snapshot")
     assert reasons == explained("Commands")
 
 

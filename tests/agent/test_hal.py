@@ -12,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from camera_agent import clock, engine, eye, hal, models, netif, sockets
 from camera_agent.errors import StreamError
@@ -559,6 +561,63 @@ def test_the_window_has_the_proportions_of_the_input(
     size: tuple[int, int], wanted: tuple[int, int], part: tuple[int, int]
 ) -> None:
     assert eye.window(size, *wanted) == part
+
+
+def test_a_region_of_interest_and_a_frame_size_take_effect_with_the_next_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sensor = new_firmware(monkeypatch)
+    settings: dict[str, Any] = {"roi": None, "frame_size": None}
+    seen: Any = eye.Eye(lambda: 1000)
+    seen.configure(settings)
+    seen.prepare(96, 96, 3)
+    seen.frame()
+    assert (sensor.set["framesize"], sensor.set["window"]) == ("qvga", (240, 240))
+    settings.update(roi=[50, 0, 50, 50], frame_size="VGA")
+    seen.frame()
+    assert (sensor.set["framesize"], sensor.set["window"]) == ("vga", (360, 0, 240, 240))
+    seen.frame()
+    assert sensor.resets == 2
+
+
+@given(
+    st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(10, 100), st.integers(10, 100)),
+    st.sampled_from([(320, 240), (640, 480), (1600, 1200)]),
+    st.integers(1, 400),
+    st.integers(1, 400),
+)
+def test_a_region_of_interest_stays_inside_the_frame(
+    roi: tuple[int, int, int, int], size: tuple[int, int], width: int, height: int
+) -> None:
+    left, top, wide, high = roi[0], roi[1], min(roi[2], 100 - roi[0]), min(roi[3], 100 - roi[1])
+    x, y, w, h = eye.placed(size, width, height, [left, top, wide, high])
+    assert w >= 1
+    assert h >= 1
+    assert 0 <= x <= x + w <= size[0]
+    assert 0 <= y <= y + h <= size[1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero", "is_good"),
+    [
+        ("b", 1 / 255, -128, True),
+        ("B", 1 / 255, 0, True),
+        ("f", 0.0, 0, True),
+        ("b", 1 / 127.5, -1, False),
+        ("b", 1 / 255, 0, False),
+        ("h", 1 / 255, 0, False),
+    ],
+)
+def test_a_model_that_was_quantised_for_other_pixels_is_refused(
+    dtype: str, scale: float, zero: int, is_good: bool
+) -> None:
+    net = SimpleNamespace(input_dtype=(dtype,), input_scale=(scale,), input_zero_point=(zero,))
+    if is_good:
+        engine.check_input(net)
+    else:
+        with pytest.raises(ModelError) as caught:
+            engine.check_input(net)
+        assert caught.value.reason == "model-load-failed"
 
 
 def test_a_large_input_gets_a_large_picture(monkeypatch: pytest.MonkeyPatch) -> None:

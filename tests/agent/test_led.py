@@ -1,15 +1,18 @@
 """The status LED: what it shows, that nobody takes it for the board's own signals, what is reported."""
 
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from camera_agent import led
+from camera_agent import identify, led
+from fleetd.domain.identify import colour_code
 from fleetd.protocol import messages
-from tests.agent.core_kit import CoreHal
+from tests.agent.core_kit import Bench, CoreHal
 from tests.agent.micropython import ROOT
 
 # What bootloader, firmware and power supply show by themselves (docs of the boards).
@@ -145,3 +148,42 @@ def test_the_document_shows_exactly_this_table() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| ([\w-]+) \| (.+?) \| .+ \|$", document, re.MULTILINE)
     documented = {state: (color, pattern, meaning) for state, color, pattern, meaning in rows}
     assert documented == coded
+
+
+# --- which camera is which --------------------------------------------------------------------------------
+
+
+@given(st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True))
+def test_a_camera_and_fleetd_agree_on_its_colours(camera: str) -> None:
+    colors = identify.code(camera)
+    assert tuple(colors) == colour_code(camera)
+    assert len(colors) == 5
+    assert all(one != other for one, other in pairwise(colors))
+    assert {"white", "off"}.isdisjoint(colors)
+
+
+def test_cameras_of_a_hall_have_different_colours() -> None:
+    codes = {colour_code(f"cam-{n:02d}") for n in range(1, 51)}
+    assert len(codes) >= 49
+
+
+def test_the_sequence_begins_with_white_shows_each_colour_and_repeats() -> None:
+    show: Any = identify.Show("cam-07")
+    seen = [show.at(ms) for ms in range(0, 20_000, 10)]
+    changes = [
+        color for color, before in zip(seen, ["off", *seen], strict=False) if color not in (before, "off")
+    ]
+    assert changes[:7] == ["white", "white", *show.code]
+    assert changes[7:14] == changes[:7]
+
+
+def test_an_identifying_camera_shows_its_sequence_and_reports_one_state() -> None:
+    bench = Bench().start().run(5)
+    bench.hal.leds.clear()
+    bench.down("cmd/identify", {"id": "c-1", "t": 1, "ttl": 60, "args": {"seconds": 10}})
+    bench.run(9)
+    shown = [color for color, pattern in bench.hal.leds if pattern == "solid"]
+    assert shown[:7] == ["white", "white", *identify.code("cam-01")]
+    assert [led["reason"] for led in bench.sent("led")][-1] == "identify"
+    bench.run(5)
+    assert bench.led() == ("magenta", "solid"), "afterwards it says again how it is"

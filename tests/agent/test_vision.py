@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from camera_agent import vision as vision_module
 from camera_agent.models import ModelError
-from camera_agent.vision import Vision, clipped, parse_labels, read_labels
+from camera_agent.publish import clipped
+from camera_agent.vision import Vision, parse_labels, read_labels
 from fleetd.protocol import messages
 from tests.agent.core_kit import LABELS, CoreHal, model_release, settings_of
 
@@ -228,6 +229,69 @@ def test_on_change_sends_new_labels_and_one_a_minute() -> None:
     rig.hal.loaded[-1].behaviour["scores"] = [0.9, 0.05, 0.05]
     rig.run(2000)
     assert [result["label"] for result in rig.results()][-2:] == ["blue ball", "background"]
+
+
+def behave(rig: Rig, *scores: list[float]) -> None:
+    """One frame after the other with these scores."""
+    for one in scores:
+        rig.hal.loaded[-1].behaviour["scores"] = one
+        rig.run(1000)
+
+
+BALL, FIGURE, NOTHING = [0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.9, 0.05, 0.05]
+
+
+def test_a_label_that_flickers_is_no_change() -> None:
+    rig = Rig(Choice("m-1"), publish="on_change", change_frames=3, interval_ms=1000, batch_ms=0).run(3500)
+    behave(rig, FIGURE, BALL, FIGURE, FIGURE, NOTHING, FIGURE, FIGURE, FIGURE, FIGURE)
+    assert [result["label"] for result in rig.results()] == ["blue ball", "lego figure"]
+
+
+def test_interval_sends_the_newest_answer_only() -> None:
+    rig = Rig(Choice("m-1"), publish="interval", publish_s=10, interval_ms=1000).run(500)
+    behave(rig, *[BALL] * 4, *[FIGURE] * 9)
+    assert [result["label"] for result in rig.results()] == ["lego figure"]
+    assert rig.results()[0]["frame"] >= 10
+
+
+def test_a_summary_counts_labels_and_says_how_sure_the_model_was() -> None:
+    rig = Rig(Choice("m-1"), publish="summary", publish_s=60, interval_ms=1000).run(500)
+    behave(rig, *[BALL] * 40, *[FIGURE] * 25)
+    [message] = rig.sent
+    counted = {one["label"]: (one["count"], one["score"]) for one in message["results"]}
+    assert set(counted) == {"blue ball", "lego figure"}
+    assert sum(count for count, _ in counted.values()) in (60, 61)
+    assert all(score == 0.8 for _, score in counted.values())
+    rig.vision.flush()
+    assert len(rig.sent) == 2, "what has begun is told before an end"
+
+
+@pytest.mark.parametrize("mode", ["every", "on_change", "interval", "summary"])
+def test_every_mode_tells_everything_before_the_model_changes(mode: str) -> None:
+    rig = Rig(Choice("m-1"), publish=mode, interval_ms=1000, batch=64, batch_ms=60_000).run(2500)
+    rig.updater.choice = Choice("m-2")
+    rig.run(100)
+    assert [message["release"] for message in rig.sent] == ["m-1"]
+
+
+def test_below_the_threshold_the_answer_is_unknown_with_its_score_as_it_is() -> None:
+    rig = Rig(Choice("m-1"), threshold=0.7, interval_ms=1000, batch=1).run(500)
+    behave(rig, BALL, [0.3, 0.4, 0.3], [float("nan")] * 3)
+    told = [(result["label"], result["score"]) for result in rig.results()]
+    assert told[-3:] == [("blue ball", 0.8), ("unknown", 0.4), ("unknown", 0.0)]
+
+
+def test_a_mode_that_changes_while_the_camera_runs_takes_effect_at_once() -> None:
+    rig = Rig(Choice("m-1"), publish="summary", interval_ms=1000).run(3500)
+    rig.settings["publish"] = "every"
+    rig.run(3000)
+    assert [one.get("count") for one in rig.results()][:2] == [4, None]
+
+
+def test_telemetry_says_what_a_frame_takes_in_microseconds() -> None:
+    rig = Rig(Choice("m-1"), interval_ms=1000).run(2500)
+    known = rig.vision.telemetry()
+    assert (known["inference_ms"], known["capture_ms"], known["frame_ms"]) == (40.0, 0.0, 40.0)
 
 
 def test_a_message_that_is_too_large_is_cut_in_half_until_it_fits() -> None:

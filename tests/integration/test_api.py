@@ -45,6 +45,8 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("GET", "/commands/{command}", VIEWER, None, 200),
     ("POST", "/cameras/cam-1/fresh-key", ADMIN, None, 200),
     ("GET", "/cameras/cam-1/leds", VIEWER, None, 200),
+    ("GET", "/cameras/cam-1/images", VIEWER, None, 200),
+    ("GET", "/cameras/cam-1/images/{image}", OPERATOR, None, 200),
     ("POST", "/cameras/cam-1/leds", OPERATOR, {"color": "green", "pattern": "blink"}, 204),
     ("GET", "/cameras/cam-1/diagnosis", VIEWER, None, 200),
     ("GET", "/cameras/cam-1/timeline", VIEWER, None, 200),
@@ -137,9 +139,11 @@ class Prepared:
         rig.trust(spare)
         rig.access.create_token("spare", VIEWER, actor="rig")
         rig.accounts.add_user("reader", actor="rig")
+        rig.land_image("cam-1", "0123456789ab", 100, b"\xff\xd8 a picture")
         release = rig.release(key)
         self.names = {
             "release": release,
+            "image": "0123456789ab",
             "rollout": str(rig.ota.start_rollout(release, "id=cam-3", actor="rig").id),
             "command": rig.registry.send_command("cam-1", "identify", actor="rig"),
             "other_key": OperatorKey.generate().public.hex(),

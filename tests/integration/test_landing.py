@@ -403,3 +403,12 @@ def test_several_processes_land_the_same_messages_and_each_counts_once(store: Sq
     with store.connect(write=False) as connection:
         ranges = connection.execute(sa.select(tables.boots.c.ranges)).scalars().all()
     assert ranges == ["[[1,620]]"] * 2
+
+
+def test_an_entry_of_a_summary_counts_for_its_frames(store: SqlStore) -> None:
+    entries = [{"label": "ball", "score": 0.9, "count": 30}, {"label": "ball", "score": 0.6}]
+    Landing(store).write([Arrival("cam-1", "result", "", message(1, results=entries), 1000.0, False)])
+    with store.reading() as work:
+        [row] = work.history.labels(camera="cam-1", since=0.0)
+    assert (row["label"], row["count"]) == ("ball", 31)
+    assert row["mean_score"] == pytest.approx((30 * 0.9 + 0.6) / 31)
