@@ -276,10 +276,15 @@ class Camera:
     """The whole agent on the desk."""
 
     def __init__(self, **changes):
-        import main
-
-        main._load()
         from camera_agent import heap
+
+        try:
+            heap.load("ready").load_parts()
+        except heap.StorageError:  # the parts are still loaded by main.py
+            import main
+
+            main._load()
+        heap.forget("ready")
         from camera_agent.agent import Agent
         from camera_agent.hal import Hal
         from camera_agent.sockets import Stream
