@@ -37,13 +37,16 @@ def run_device(
     timeout: float = 180.0,
     env: Mapping[str, str] | None = None,
     paths: Sequence[Path] = (),
+    own_sources: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `script` to its end with at most `heapsize` of heap and answers what it printed.
 
-    It can import `camera_agent`, what lies in `paths`, and the fakes of the firmware's modules. Raises
-    AssertionError with everything it said when it fails or takes longer than `timeout` seconds.
+    It can import `camera_agent` (without `own_sources` only if that lies in `paths`), what lies in `paths`, and the
+    fakes of the firmware's modules. Raises AssertionError with everything it said when it fails or takes longer than
+    `timeout` seconds.
     """
-    search = [str(ROOT), *map(str, paths), str(DEVICE_FAKES), ".frozen"]
+    own = [str(ROOT)] if own_sources else []
+    search = [*own, *map(str, paths), str(DEVICE_FAKES), ".frozen"]
     command = [str(binary(arch)), "-X", f"heapsize={heapsize}", str(script), *args]
     process = subprocess.Popen(
         command,

@@ -4,15 +4,20 @@ The agent as it is deployed, on MicroPython for 32 bits, beside stand-ins for fi
 firmware does (benchmarks/device): what is left of them on the heap counts as the camera's, see the benchmark.
 """
 
+import re
 from typing import Any
 
 import pytest
 
 from benchmarks.agent_cost import TARGET_LIVE, TARGET_MPY, Workshop
+from fleetd.provisioning import package
+from tests.agent.micropython import DEVICE_FAKES, run_device
 
 # What it may take today, with room for what is being added. Whoever needs more says so here, and in docs/cameras.md.
 BUDGET_MPY = 112 * 1024
 BUDGET_LIVE = {"from files": 124 * 1024, "in place": 76 * 1024}
+NAMES = 20 + 40 + 80 + 160 + 320 + 640  # what fits before the next table, of 1,280 names
+NAMES_OF_OTHERS = 40  # main.py, settings, labels: whatever else is a word
 PATIENCE = 600.0  # seconds, for a busy machine; the hour takes about ten of processor time
 HOUR = 3630  # seconds; a connection is lost every 72 s
 GROWTH = 512  # bytes by which two quiet moments may differ: what happens to be queued
@@ -29,6 +34,22 @@ def test_the_deployed_agent_stays_within_its_budget_of_flash(workshop: Workshop)
     assert size <= BUDGET_MPY, (
         f"the compiled agent has {size} bytes, {BUDGET_MPY} are budgeted, {TARGET_MPY} the aim; "
         f"largest: {largest}"
+    )
+
+
+def test_the_names_fit_the_table_that_micropython_has_for_them(workshop: Workshop) -> None:
+    done = run_device(
+        "i386",
+        DEVICE_FAKES / "count_names.py",
+        str(workshop.mpy / package.FOLDER),
+        heapsize="2m",
+        paths=[workshop.mpy, DEVICE_FAKES / "lean"],
+        own_sources=False,
+    )
+    found = re.search(r"n_qstr=(\d+)", done.stdout)
+    assert found is not None, done.stdout
+    assert 500 < int(found[1]) <= NAMES - NAMES_OF_OTHERS, (
+        f"{found[1]} names; the {NAMES + 1}st doubles the table, which takes {NAMES * 7 // 1024} KB of every camera"
     )
 
 
