@@ -1,8 +1,6 @@
 """The agent's core: builds the parts, runs them in turns, speaks for the camera.
 
-    run(hal)                       # everything, until it is stopped; what main.py calls
-
-    agent = Agent(hal, settings)
+    agent = Agent(hal, settings, facts)
     agent.start()                  # storage, slots, first messages
     while not agent.is_over:       # a command may end it
         if not agent.step():       # bounded; False: nothing is to be done at once
@@ -20,6 +18,7 @@ import gc
 
 from camera_agent import crypto, outbox
 from camera_agent import led as led_words
+from camera_agent.agents import Agents
 from camera_agent.commands import Commands
 from camera_agent.flight import Flight
 from camera_agent.heap import const, forget, load
@@ -39,7 +38,6 @@ _LOOK_MS = const(500)  # between two comparisons of the status
 _STRIKES = const(100)  # exceptions in a row from one part, then the camera restarts
 _FRESH_HEAP_MS = const(5000)  # for the messages about it to leave
 _WORDS_MS = const(5000)  # for the last words of an agent that failed
-_ASK_MS = const(10_000)  # between two looks for a config.json
 _REBUILD_EVERY = const(8)  # times that nobody answered at the broker's address
 _PROBLEM_CHARS = const(64)
 
@@ -47,8 +45,10 @@ _PROBLEM_CHARS = const(64)
 class Agent:
     """See the module's docstring."""
 
-    def __init__(self, hal, settings):
+    def __init__(self, hal, settings, facts=None):
+        """`facts`: what boot.choose() answered."""
         self.hal = hal
+        self._facts = facts or {}
         self.settings = settings
         self.is_over = False
         self.outbox = outbox.make(hal, settings)
@@ -57,6 +57,7 @@ class Agent:
         self.link = Link(hal, settings, self.outbox, self.status)
         self.files = None
         self.updater = None
+        self.agents = None
         self.vision = None
         self.commands = Commands(hal, self.outbox.put, self._is_on_trial)
         self.commands.benchmark = self._start_benchmark
@@ -69,7 +70,7 @@ class Agent:
         self._look_at = 0
         self._telemetry_at = 0
         self._refused = []  # names in the desired config that were refused
-        self._fresh_heap_at = None  # when the camera restarts for one
+        self._restart_at = None  # when the camera restarts by itself
         self.flight = Flight(hal, self.outbox.put)
         self.link.on_lost = self._on_lost
         self._net_failures = 0
@@ -87,9 +88,15 @@ class Agent:
         of = self.settings
         ring = crypto.Ring(of["keys"], of["recovery"], of["key_serial"], of["key_epoch"])
         self.updater = Updater(hal, self.files, ring, self.link, self._on_update)
-        self.vision = Vision(hal, self.settings, self.updater, self.outbox.put, self.trouble.report)
+        self.agents = Agents(hal, self.files, ring.known, self.updater.buffer, self._facts, self._on_update)
+        self.updater.agents = self.agents
+        if self.agents.is_safe:
+            self.vision = load("resting").Resting()
+        else:
+            self.vision = Vision(hal, self.settings, self.updater, self.outbox.put, self.trouble.report)
         self.vision.on_frame = self.pictures.on_frame
         self.pictures.vision = self.vision
+        self.agents.begin()
         self._turn("updater", self.updater.boot)
         handlers = self.link.handlers
         handlers["daemon"] = lambda _kind, _parts, message: self.updater.on_keys(message["keys"])
@@ -128,7 +135,14 @@ class Agent:
         """Send what is batched and leave the broker properly."""
         self._turn("vision", self.vision.flush)
         self._turn("outbox", self.outbox.flush)
+        self._turn("updater", self.agents.close)
         self._turn("link", self.link.close)
+
+    def pause(self):
+        """Leave the board to a person: nothing that goes on counts as failed for it."""
+        if self.vision is not None:
+            self._turn("updater", self.updater.pause)
+            self.stop()
 
     def last_words(self, error):
         """The agent cannot go on: tell why, if there is a connection. Never raises."""
@@ -211,14 +225,23 @@ class Agent:
             "uid": hal.uid(),
             "generation": known["generation"],
             "release": known["release"],
-            "trial": known["trial"],
+            "trial": self.agents.trial() or known["trial"],
             "keys": known["keys"],
             "storage": storage,
             "network": network,
-            "capabilities": list(CAPABILITIES) + (["watchdog"] if hal.has_watchdog() else []),
+            "capabilities": self._capabilities(),
+            "agent_release": self.agents.status(),
             "problems": self.problems(known),
         }
         return self.fresh.ask(told) if self.fresh else told
+
+    def _capabilities(self):
+        able = list(CAPABILITIES)
+        if self.agents.can_change:
+            able.append("update-agent")
+        if self.hal.has_watchdog():
+            able.append("watchdog")
+        return able
 
     def problems(self, known):
         """Everything a person should know, as words; `known` is updater.status()."""
@@ -226,6 +249,7 @@ class Agent:
         found = [word for word in known["problems"] if word != "no-model"] + self.vision.problems()
         if self.outbox.problem:
             found.append(self.outbox.problem)
+        found += self.agents.problems
         if not self.settings["keys"]:
             found.append("no-keys")
         if self.fresh:
@@ -246,6 +270,7 @@ class Agent:
             self._tell_changes()
             self._note_absence(now)
             self.outbox.tidy(now)
+            self.agents.look(now, self.link, self.outbox, self.vision, self.trouble)
             self._consider_restart(now)
 
     def _choose_led(self):
@@ -257,6 +282,8 @@ class Agent:
             true.append("no-camera")
         if self._is_on_trial():
             true.append("trial")
+        if self.agents.is_safe:
+            true.append("safe-mode")
         if self.link.state == "no-network":
             true.append("no-network")
         elif not self.link.connected:
@@ -275,7 +302,7 @@ class Agent:
 
     def _is_on_trial(self):
         choice = self.updater.model_to_use()
-        return choice is not None and choice.trial
+        return (choice is not None and choice.trial) or self.agents.is_busy
 
     def _start_benchmark(self, id_, args):
         from camera_agent import bench  # memory for the few who ask
@@ -295,7 +322,16 @@ class Agent:
         to be said: every connection begins with a status."""
         known = self.updater.status()
         release = known["release"]["digest"] if known["release"] else None
-        now_true = (known["generation"], release, known["trial"], known["keys"], self.problems(known))
+        agents = self.agents
+        now_true = (
+            known["generation"],
+            release,
+            known["trial"],
+            known["keys"],
+            agents.on_trial,
+            agents.confirmed,
+            self.problems(known),
+        )
         if now_true != self._told:
             if self._told is not None and self.link.connected:
                 self.link.publish_status()
@@ -337,59 +373,19 @@ class Agent:
         if commands.restart_at is not None:
             if now >= commands.restart_at or 0 < commands.restart_reply < self.outbox.low:
                 self.is_over = True
-        elif self._fresh_heap_at is not None:
-            self.is_over = now >= self._fresh_heap_at or len(self.outbox) == 0
+        elif self._restart_at is not None:
+            self.is_over = now >= self._restart_at or len(self.outbox) == 0
         elif self.flight.is_stuck(now, self.link.state != "no-network", self.settings["offline_reset_s"]):
             if not self._is_on_trial():
                 self.flight.keep()
                 self.is_over = True
         elif self.vision.wants_fresh_heap:
-            self._fresh_heap_at = now + _FRESH_HEAP_MS
-            self.outbox.put("event", {"kind": "restart", "text": "a model needs memory in one piece"})
+            self._restart_soon(now, "a model needs memory in one piece")
+        elif self.agents.wants_restart:
+            self._restart_soon(now, "another agent, or another try")
+        elif self.agents.is_safe and self._is_on_trial():
+            self.agents.leave_safe_mode()  # a new model is to be tried, and only an ordinary start can do that
 
-
-def run(hal):
-    """Run the agent until it is over. Answers whether the board shall restart: always, except that a person at the
-    REPL (Ctrl-C) keeps it while there is no usable configuration or the setting `debug` is on."""
-    agent = None
-    try:
-        settings = _wait_for_settings(hal)
-        forget("settings")
-        forget("tuning")
-        agent = Agent(hal, settings)
-        agent.start()
-        while not agent.is_over:
-            if not agent.step():
-                hal.sleep_ms(IDLE_MS)
-        agent.stop()
-    except KeyboardInterrupt:
-        if agent is not None and agent.vision is not None:
-            agent.stop()
-        hal.led("off", "off")
-        hal.say("fleetd agent: stopped.")
-        return agent is not None and not agent.settings["debug"]
-    except Exception as error:
-        if agent is None:
-            raise
-        agent.last_words(error)
-        raise
-    return True
-
-
-def _wait_for_settings(hal):
-    """The settings; without usable ones the LED says so, the reason is printed, and the file is looked at again."""
-    settings = load("settings")  # only the start needs it
-    said_at = None
-    while True:
-        try:
-            return settings.load(hal.config_path())
-        except settings.SettingsError as error:
-            now = hal.ticks_ms()
-            if said_at is None or now - said_at >= _ASK_MS:
-                said_at = now
-                color, pattern = led_words.STATES["config"]
-                hal.led(color, pattern)
-                hal.say("fleetd agent: %s (%s)" % (error.reason, error.detail))
-        for _ in range(20):
-            hal.led_step()
-            hal.sleep_ms(50)
+    def _restart_soon(self, now, why):
+        self._restart_at = now + _FRESH_HEAP_MS
+        self.outbox.put("event", {"kind": "restart", "text": why})

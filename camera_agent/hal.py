@@ -19,7 +19,7 @@ from binascii import hexlify
 
 from camera_agent import led, regions
 from camera_agent.eye import Eye
-from camera_agent.heap import const, forget, load
+from camera_agent.heap import const, firmware, forget, load
 from camera_agent.netif import Interface
 from camera_agent.sockets import open_stream
 
@@ -29,52 +29,25 @@ _NTP_EVERY_MS = const(6 * 3_600_000)
 _NTP_AGAIN_MS = const(300_000)
 _SECTOR = const(512)
 _NOTE_BYTES = const(256)
-_STM32_WATCHDOG_MS = const(32_000)  # its counter ends at 32.7 s
-# Names differ between ports, and so do the numbers behind them; numbers count only where a port has no name for them.
-_CAUSES = (
-    ("PWRON_RESET", 1, "power-on"),
-    ("HARD_RESET", 2, "hard"),
-    ("WDT_RESET", 3, "watchdog"),
-    ("DEEPSLEEP_RESET", 4, "deepsleep"),
-    ("SOFT_RESET", 5, "soft"),
-    ("BROWN_OUT_RESET", 6, "brown-out"),
-)
-
-
-def _module(name):
-    """A module of the firmware, or None where it is missing."""
-    try:
-        return __import__(name)
-    except ImportError:
-        return None
-
-
-def reset_word(machine):
-    """The contract's word for machine.reset_cause()."""
-    if not hasattr(machine, "reset_cause"):
-        return "unknown"
-    cause = machine.reset_cause()
-    for name, _number, word in _CAUSES:
-        if getattr(machine, name, None) == cause:
-            return word
-    for name, number, word in _CAUSES:
-        if number == cause and not hasattr(machine, name):
-            return word
-    return "unknown"
+_PAUSE_MS = const(120_000)  # for a person at the REPL of a board without watchdog
 
 
 class Hal:
     """One camera. See the module's docstring; methods that may raise say so."""
 
-    def __init__(self, storage=None):
-        """`storage`: the folder for everything, found by itself on a camera."""
-        self._machine = _module("machine")
-        self._omv = _module("omv")
+    def __init__(self, storage_path=None):
+        """`storage_path`: the folder for everything, found by itself on a camera."""
+        self._machine = firmware("machine")
+        self._omv = firmware("omv")
         self._last_ticks = time.ticks_ms()
         self._last_micros = None  # not asked yet
         self._micros = 0
         self._ticks = 0
-        self._storage = storage or _storage()
+        board = load("board")
+        self._cause = board.reset_word(self._machine)
+        self._storage = storage_path or board.storage()
+        self._is_one_sector = board.is_one_sector(self._storage)
+        forget("board")
         self._is_raw = False  # whether slots are in flash without files
         self._net = None
         self._tls = None  # the settings, until a connection needs them
@@ -98,7 +71,7 @@ class Hal:
         self._ntp = settings["ntp"]
         self._eye.configure(settings)
         if settings["watchdog_s"] and not settings["debug"]:
-            self._watchdog = self._open_watchdog(settings["watchdog_s"] * 1000)
+            self._watchdog = load("board").open_watchdog(self._machine, settings["watchdog_s"] * 1000)
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -155,7 +128,7 @@ class Hal:
 
     def reset_cause(self):
         """Why the camera started, a word of the contract."""
-        return reset_word(self._machine)
+        return self._cause
 
     def heap_free(self):
         """Bytes, fragments included."""
@@ -243,13 +216,9 @@ class Hal:
 
     # --- watchdog and restart -----------------------------------------------------------------------------
 
-    def _open_watchdog(self, timeout_ms):
-        if not hasattr(self._machine, "WDT"):  # AE3
-            return None
-        try:
-            return self._machine.WDT(timeout=timeout_ms)
-        except ValueError:
-            return self._machine.WDT(timeout=_STM32_WATCHDOG_MS)
+    def adopt_watchdog(self, watchdog):
+        """Go on with one that runs already."""
+        self._watchdog = watchdog
 
     def has_watchdog(self):
         """Whether a hang ends in a restart."""
@@ -259,6 +228,26 @@ class Hal:
         """Tell the watchdog that everything is well."""
         if self._watchdog is not None:
             self._watchdog.feed()
+
+    def comes_back(self):
+        """Whether the board restarts by itself when the REPL is left to a person now: the watchdog sees to it, or a
+        timer where there is none."""
+        if self._watchdog is not None:
+            self._watchdog.feed()
+            return True
+        try:
+            self._timer = self._machine.Timer(-1)
+            self._timer.init(period=_PAUSE_MS, mode=self._machine.Timer.ONE_SHOT, callback=self._on_timer)
+        except Exception:  # no such timer on this board
+            return False
+        return True
+
+    def _on_timer(self, _timer):
+        self.reset()
+
+    def can_change_agent(self):
+        """Whether an agent can run from a slot."""
+        return hasattr(firmware("vfs"), "mount")
 
     def reset(self):
         """Restart the board. What was written is on the medium first."""
@@ -275,7 +264,7 @@ class Hal:
     def config_path(self):
         """Where the settings are: with the slots, or on /flash when those are on a card."""
         own = self._storage + "/fleet/config.json"
-        if not _exists(own) and _exists("/flash/fleet/config.json"):
+        if not regions.exists(own) and regions.exists("/flash/fleet/config.json"):
             return "/flash/fleet/config.json"
         return own
 
@@ -289,14 +278,18 @@ class Hal:
         return {"backend": backend, "free": stat[0] * stat[3], "total": stat[1] * stat[2]}
 
     def open_regions(self, slot_bytes):
-        """regions.Files for slots, stage and pointer."""
-        vfs = _module("vfs")
+        """regions.Files for slots, stage, pointers and boot records."""
+        if self._is_one_sector:
+            files = regions.Files()
+            files.problem = "flash-one-sector"
+            return files
+        vfs = firmware("vfs")
         # A camera that has its slots in files stays with them.
-        if hasattr(vfs, "rom_ioctl") and not _exists(self._storage + "/fleet/pointer_0.bin"):
+        if hasattr(vfs, "rom_ioctl") and not regions.exists(self._storage + "/fleet/pointer_0.bin"):
             from camera_agent import rawflash
 
             marker = self._storage + "/fleet/raw.bin"
-            files = rawflash.open_raw(vfs, _module("uctypes"), marker, slot_bytes)
+            files = rawflash.open_raw(vfs, firmware("uctypes"), marker, slot_bytes)
             if files:
                 self._is_raw = True
                 return files
@@ -315,8 +308,10 @@ class Hal:
 
     def keep(self, text, name="note"):
         """Keep a short text over a restart. Raises OSError."""
+        if self._is_one_sector:
+            return
         path = "%s/fleet/%s.bin" % (self._storage, name)
-        with open(path, "r+b" if _exists(path) else "wb") as file:
+        with open(path, "r+b" if regions.exists(path) else "wb") as file:
             file.write((text.encode() + b" " * _NOTE_BYTES)[:_NOTE_BYTES])
 
     def kept(self, name="note"):
@@ -353,19 +348,3 @@ class Hal:
     def free_model(self, model):
         """Give back a model's memory."""
         model.close()
-
-
-def _exists(path):
-    try:
-        os.stat(path)
-    except OSError:
-        return False
-    return True
-
-
-def _storage():
-    """The SD card when one is mounted, else internal flash."""
-    for path in ("/sdcard", "/flash"):
-        if _exists(path):
-            return path
-    return os.getcwd()

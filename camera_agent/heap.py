@@ -53,6 +53,14 @@ def load(name):
     return sys.modules[_PACKAGE + name]
 
 
+def firmware(name):
+    """A module of the firmware, or None where it is missing."""
+    try:
+        return __import__(name)
+    except ImportError:
+        return None
+
+
 def forget(name):
     """Take a module out of memory; load() brings it back. What it made and what is still in use keeps it there."""
     if is_small() and sys.modules.pop(_PACKAGE + name, None):

@@ -56,11 +56,13 @@ class Install:
     """Call step() until `ready`. It raises RejectedError, ManifestError, TransferError, UnpackError, StorageError or
     MemoryError when the update is over; close() then (and whenever it is given up)."""
 
-    def __init__(self, job, hal, ring, port, slots, stage, base, tell, buffer):
-        """`ring`: crypto.Ring; `base`: the confirmed Slot or None; `tell(state, reason, detail)`: reports about this
-        job; `buffer`: 4 KB, the same that `slots` has. It holds the index during the transfer and a block of output
-        while unpacking; in between, before and after `slots` uses it, never meanwhile."""
+    def __init__(self, job, hal, ring, port, slots, stage, base, tell, buffer, agents=None):
+        """`ring`: crypto.Ring; `base`: the confirmed Slot or None; `agents`: agents.Agents where it can be updated;
+        `tell(state, reason, detail)`: reports about this job; `buffer`: 4 KB, the same that `slots` has. It holds the
+        index during the transfer and a block of output while unpacking; in between `slots` uses it, never meanwhile."""
         self.ready = False
+        self.kind = "model"
+        self._agents = agents
         self._job = job
         self._hal = hal
         self._ring = ring
@@ -186,13 +188,20 @@ class Install:
         if manifest["release"] != self._job.release:
             raise RejectedError("manifest-invalid", "it is the manifest of another release")
         self._job.digest = crypto.digest_of(self._blob)
+        kinds = ("model",)
+        if self._agents is not None:
+            kinds = ("model", "agent")
+            if manifest["kind"] == "agent":
+                self.kind = "agent"
+                self._slots = self._agents.slots
+                self._base = self._agents.base()
         pointer = self._slots.pointer
         floor = (pointer.epoch, pointer.sequence) if pointer else (0, 0)
         base = self._base.digest if self._base else None
         room = self._stage.size
         unix = self._hal.unix()
         reason = offers.accepts(
-            manifest, self._hal.arch(), floor, unix, self._slots.capacity, room, base, self._ring.epoch
+            manifest, self._hal.arch(), floor, unix, self._slots.capacity, room, base, self._ring.epoch, kinds
         )
         if reason:
             raise RejectedError(reason)

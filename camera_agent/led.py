@@ -17,6 +17,7 @@ STATES = {
     "identify": ("white", "double-blink"),  # somebody asked this camera to show itself
     "config": ("red", "blink"),  # there is no usable config.json
     "no-camera": ("red", "double-blink"),  # the image sensor is missing or gives no pictures
+    "safe-mode": ("cyan", "double-blink"),  # it kept failing: only network, broker and updates work
     "crashed": ("red", "blink-fast"),  # the agent failed; the camera restarts within twenty seconds
     "no-network": ("yellow", "double-blink"),  # no WiFi or Ethernet link
     "no-broker": ("yellow", "blink"),  # there is a network, but no connection to the broker
@@ -33,6 +34,7 @@ ORDER = (
     "config",
     "identify",
     "starting",
+    "safe-mode",
     "no-camera",
     "trial",
     "no-network",

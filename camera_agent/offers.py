@@ -6,14 +6,16 @@ RAM BUDGET: 1 KB of code, loaded when an update begins.
 from camera_agent import protocol
 
 
-def accepts(manifest, arch, floor, now, slot_bytes, stage_bytes, base=None, epoch=None):
+def accepts(manifest, arch, floor, now, slot_bytes, stage_bytes, base=None, epoch=None, kinds=("model",)):
     """Why this camera must not install the release, as a reason word; None when it may.
 
     `arch` is omv.arch(), `floor` (epoch, sequence), `now` Unix seconds or None while the clock is not trusted,
     `slot_bytes` the room for content in a slot, `stage_bytes` the room for an encoding, `base` the digest of the
-    confirmed content or None, `epoch` the key ring's (None: any). Whether it is the very release that runs already is
-    the updater's question.
+    confirmed content or None, `epoch` the key ring's (None: any), `kinds` what there are slots for. Whether it is the
+    very release that runs already is the updater's question.
     """
+    if manifest["kind"] not in kinds:
+        return "unsupported-kind"
     if not _made_for(manifest["boards"], arch):
         return "wrong-board"
     if (manifest["epoch"], manifest["sequence"]) < tuple(floor):
@@ -23,8 +25,6 @@ def accepts(manifest, arch, floor, now, slot_bytes, stage_bytes, base=None, epoc
     expires = manifest.get("expires")
     if now is not None and expires is not None and now >= expires:
         return "expired"
-    if manifest["kind"] != "model":
-        return "unsupported-kind"
     if manifest["content"]["size"] > slot_bytes:
         return "not-enough-storage"
     if choose_encoding(manifest, protocol.CONTENT_BYTES * 2, base) is None:

@@ -2,8 +2,9 @@
 
 A record has 64 bytes, little endian: b"FPT1" | u32 counter | u8 confirmed (0 none, 1 a, 2 b) | u8 trial | u8 attempts |
 u8 flags (1: the trial is a fallback) | u32 floor epoch | u32 floor sequence | 16 bytes: mark of the release that failed
-its trial last (zero: none) | u8 why (index into REASONS) | 3 zero | u64 generation of the trial | zero | u32 crc32 of
-all before. There are two copies, written in turn; the valid one with the higher counter wins.
+its trial last (zero: none) | u8 why (index into REASONS) | u8 failures | u8 open | zero | u64 generation of the trial |
+zero | u32 crc32 of all before. `failures` and `open` are the boot-loop guard's (camera_agent/guard.py) and zero for
+models. There are two copies, written in turn; the valid one with the higher counter wins.
 
 RAM BUDGET: records of 64 bytes; a Pointer object is about 200 bytes.
 """
@@ -18,6 +19,13 @@ POINTER_BYTES = const(64)
 FALLBACK = const(1)  # flag: the trial stands in for a damaged confirmed slot, so the floor does not bind it
 NO_MARK = bytes(16)
 
+# What a boot record's `failures` mean: see camera_agent/guard.py.
+CRASH = 3  # what a failed start adds
+SAFE = 9  # from here on safe mode
+FILES_ONLY = 18  # ... with the agent on the drive
+PROBATION = SAFE - CRASH  # after safe mode: one more crash leads back there
+GAVE_UP = 255  # attempts of a trial that the agent has ended itself; `why` says why
+
 # Why a trial was reverted; the position is what storage keeps, so words are only ever appended.
 REASONS = (
     "trial-crashed",
@@ -30,6 +38,7 @@ REASONS = (
     "unsupported-op",
     "boot-loop",
     "low-power",
+    "connection-lost",
 )
 
 _MAGIC = const(b"FPT1")
@@ -56,11 +65,13 @@ class Pointer:
         "failed",
         "why",
         "generation",
+        "failures",
+        "open",
     )
 
     def __init__(self):
         self.counter = self.confirmed = self.trial = self.attempts = self.flags = 0
-        self.epoch = self.sequence = self.why = self.generation = 0
+        self.epoch = self.sequence = self.why = self.generation = self.failures = self.open = 0
         self.failed = NO_MARK
 
     def but(self, **changes):
@@ -91,8 +102,8 @@ def encode_pointer(pointer):
         pointer.sequence,
         pointer.failed,
         pointer.why,
-        0,
-        0,
+        pointer.failures,
+        pointer.open,
         0,
         pointer.generation,
     )
@@ -115,6 +126,7 @@ def decode_pointer(record):
     pointer = Pointer()
     (pointer.counter, pointer.confirmed, pointer.trial, pointer.attempts, pointer.flags) = fields[1:6]
     (pointer.epoch, pointer.sequence, pointer.failed, pointer.why) = fields[6:10]
+    (pointer.failures, pointer.open) = fields[10:12]
     pointer.generation = fields[13]
     return pointer
 

@@ -5,11 +5,13 @@ No FAT lies in the way, and a model is used where it lies. Imported only where t
     files = open_raw(vfs, uctypes, marker, slot_bytes)    # regions.Files, or None where files have to do
 
 The partition, in erase blocks: the firmware's own content, which is never touched | room for it to grow | pointer 0 |
-pointer 1 | slot a | slot b | head of the stage | stage | scratch (only if erase blocks are larger than 4 KB) | layout.
-The layout record is the last thing written, and always in the same place, so that it is found whatever a firmware
-upgrade puts in front. If that reaches into our part or has wiped the record, everything is laid out anew and reported
-as `storage-reset`; `marker`, a file, is how a camera knows that it is not its first start. Laying out erases nothing:
-pointer and slots say themselves whether they are valid, so whatever survived in its place counts again.
+pointer 1 | slot a | slot b | head of the stage | stage | scratch (only if erase blocks are larger than 4 KB) | boot 0 |
+boot 1 | agent a | agent b | mirror of the settings | layout. From boot 0 on everything is always in the same place (and
+only there in partitions of 3 MB and more), so that the first thing at a start finds it without the layout record, and
+whatever a firmware upgrade puts in front. The layout record is the last thing written. If an upgrade reaches into our
+part or has wiped the record, everything is laid out anew and reported as `storage-reset`; `marker`, a file, is how a
+camera knows that it is not its first start. Laying out erases nothing: pointers, slots and boot records say themselves
+whether they are valid, so whatever survived in its place counts again.
 
 How flash is written. mimxrt: the partition is a block device that can erase one block. STM32, Alif: rom_ioctl, and
 only with a firmware that can erase a part (rom_ioctl(6) answers the erase size): the older call always erases from
@@ -24,15 +26,16 @@ import struct
 from binascii import crc32
 
 from camera_agent.heap import const
-from camera_agent.regions import BLOCK, Files, StorageError
-from camera_agent.slots import CONTENT_OFFSET
+from camera_agent.regions import AGENT_BYTES, BLOCK, CONTENT_OFFSET, Files, StorageError
 
 _GUARD = const(512)
 _LEAST_SLOT = const(48 * 1024)
+_ROOMY = const(3 * 1024 * 1024)  # partitions that have room for the agent's own slots
+_MIRROR_BYTES = const(12288)
 _PIECE = const(256)
 _BLANK = b"\xff" * _PIECE
 _LAYOUT = "<4sIII"
-_MAGIC = b"FRL1"
+_MAGIC = b"FRL2"
 _RECORD_BYTES = const(32)
 _ROMFS = b"\xd2\xcd\x31"
 
@@ -216,6 +219,29 @@ def _up(number, unit):
     return -(-number // unit) * unit
 
 
+class Tail:
+    """What is always in the same place, at the partition's end. `start`: where it begins."""
+
+    def __init__(self, flash):
+        erase = flash.erase_bytes
+        self.record = (flash.size - _GUARD) // erase * erase - erase
+        self.start = self.record
+        self.agent = _up(AGENT_BYTES, erase) if flash.size >= _ROOMY else 0
+        if self.agent:
+            self.mirror = self.record - _up(_MIRROR_BYTES, erase)
+            self.start = self.mirror - 2 * self.agent - 2 * erase
+
+    def open(self, flash, files):
+        """Set the regions for boot records, agent slots and mirror, where there are any."""
+        if self.agent:
+            slots = self.start + 2 * flash.erase_bytes
+            files.boot_0 = RawRegion(flash, self.start, BLOCK)
+            files.boot_1 = RawRegion(flash, self.start + flash.erase_bytes, BLOCK)
+            files.agent_a = RawRegion(flash, slots, AGENT_BYTES)
+            files.agent_b = RawRegion(flash, slots + self.agent, AGENT_BYTES)
+            files.mirror = RawRegion(flash, self.mirror, _MIRROR_BYTES)
+
+
 class Layout:
     """Where everything lies. `slot`: bytes of slot a, slot b and stage each."""
 
@@ -227,7 +253,8 @@ class Layout:
         self.stage = self.slots + 2 * slot + erase
         self.scratch = self.stage + slot if erase > BLOCK else None
         self.end = self.stage + slot + (erase if erase > BLOCK else 0)
-        self.record = (flash.size - _GUARD) // erase * erase - erase
+        self.tail = Tail(flash)
+        self.record = self.tail.record
 
     def encoded(self, flash):
         """The layout record."""
@@ -240,7 +267,7 @@ class Layout:
         erase = flash.erase_bytes
         if self.start % erase or self.slot % erase or self.slot <= CONTENT_OFFSET:
             return False
-        return self.start >= stock and self.end <= self.record
+        return self.start >= stock and self.end <= self.tail.start
 
 
 def plan(flash, stock, slot_bytes):
@@ -248,7 +275,7 @@ def plan(flash, stock, slot_bytes):
     erase = flash.erase_bytes
     start = _up(stock + flash.size // 16, erase)
     empty = Layout(flash, start, 0)
-    slot = _up(slot_bytes, erase) if slot_bytes else (empty.record - empty.end) // 3 // erase * erase
+    slot = _up(slot_bytes, erase) if slot_bytes else (empty.tail.start - empty.end) // 3 // erase * erase
     if slot < (slot_bytes or _LEAST_SLOT):
         return None
     layout = Layout(flash, start, slot)
@@ -321,4 +348,19 @@ def open_raw(vfs, uctypes, marker, slot_bytes=None):
     files.slot_a = RawRegion(flash, slots, slot)
     files.slot_b = RawRegion(flash, slots + slot, slot)
     files.stage = Stage(flash, layout.stage, slot, layout.scratch)
+    layout.tail.open(flash, files)
+    return files
+
+
+def open_tail(vfs, uctypes):
+    """Files with boot records, agent slots and mirror only, without laying out anything; None where they cannot be."""
+    try:
+        flash = Flash(vfs, uctypes)
+        stock, tail = stock_bytes(flash), Tail(flash)
+        if stock is None or not tail.agent or tail.start < stock:
+            return None
+    except (OSError, TypeError, AttributeError, StorageError):
+        return None
+    files = Files()
+    tail.open(flash, files)
     return files

@@ -20,6 +20,8 @@ from camera_agent.errors import StorageError
 from camera_agent.heap import const, forget, load
 
 BLOCK = const(4096)
+CONTENT_OFFSET = 12288  # of a slot's content; before it lie header and manifest
+AGENT_BYTES = CONTENT_OFFSET + 147_456  # a slot for the agent itself
 NAMES = (
     "fence",
     "slot_a",
@@ -28,6 +30,7 @@ NAMES = (
     "pointer_0",
     "pointer_1",
 )  # in the order in which they are made
+AGENT_NAMES = ("boot_0", "boot_1", "agent_a", "agent_b")  # made after these, where there is room
 _ENOSPC = const(28)
 
 
@@ -35,6 +38,15 @@ def storage_error(error, doing):
     """The StorageError for an OSError."""
     reason = "not-enough-storage" if error.errno == _ENOSPC else "storage-error"
     return StorageError(reason, "%s: %s" % (doing, error))
+
+
+def exists(path):
+    """Whether there is something at this path."""
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
 
 
 class FileRegion:
@@ -117,12 +129,13 @@ class Files:
 
     def __init__(self):
         self.fence = self.slot_a = self.slot_b = self.stage = self.pointer_0 = self.pointer_1 = None
+        self.boot_0 = self.boot_1 = self.agent_a = self.agent_b = self.mirror = None
         self.problem = None
         self.detail = None
 
     def close(self):
         """Close every file."""
-        for name in NAMES:
+        for name in NAMES + AGENT_NAMES:
             region = getattr(self, name)
             if region is not None:
                 region.close()

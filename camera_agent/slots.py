@@ -27,9 +27,8 @@ from camera_agent.pointer import (
     release_mark,
     why_code,
 )
-from camera_agent.regions import BLOCK
+from camera_agent.regions import BLOCK, CONTENT_OFFSET
 
-CONTENT_OFFSET = const(12288)
 RING_OFFSET = const(512)  # in a pointer's block
 RING_BYTES = const(1088)
 _SLOT_MAGIC = const(b"FSL1")

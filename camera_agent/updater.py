@@ -68,6 +68,7 @@ _RETRY_MS = const(60_000)  # after connection-lost, doubling to
 _RETRY_MAX_MS = const(3_600_000)
 _TIDY_MS = const(500)  # between two tries to get back the room for the next update
 _DETAIL_CHARS = const(200)
+_NO_ROOM = ("not-enough-storage", "flash-one-sector")
 
 
 class Updater:
@@ -82,9 +83,10 @@ class Updater:
         self._frames_needed = frames
         self._slow_ms = slow_ms
         # for reading back, hashing, headers, pointers, a transfer's index, unpacking: one after the other
-        self._buffer = bytearray(BLOCK)
+        self.buffer = self._buffer = bytearray(BLOCK)
         keep_room()
         self._slots = Slots(files, ring.known, self._buffer)
+        self.agents = None  # agents.Agents, where there are slots for the agent itself
         self._running = Running(hal, self._slots, [files.problem] if files.problem else [])
         self._job = None  # what an update is about, until its trial is over
         self._install = None  # how it gets into the spare slot
@@ -195,6 +197,12 @@ class Updater:
         self._end_trial(reason, detail, None if reason == "storage-error" else self._running.slot)
         return True
 
+    def pause(self):
+        """Somebody stops this start of a trial, which therefore does not count. Raises StorageError."""
+        pointer = self._slots.pointer
+        if self._running.on_trial and pointer.attempts:
+            self._slots.write_pointer(pointer.but(attempts=pointer.attempts - 1))
+
     # --- what to do ---------------------------------------------------------------------------------------
 
     def _work(self):
@@ -204,7 +212,7 @@ class Updater:
             return True
         if self._consider:
             self._consider_desired(now)
-            if self._consider and not self._running.on_trial:
+            if self._consider and not self._is_trying():
                 return True
         if not self._install and now >= self._tidy_ms:
             self._tidy_ms = now + _TIDY_MS
@@ -226,6 +234,9 @@ class Updater:
             self._install = self._job = None
         self._consider = self._desired is not None
 
+    def _is_trying(self):
+        return self._running.on_trial or (self.agents is not None and self.agents.is_busy)
+
     def _consider_desired(self, now):
         """Compare what is desired with what goes on. Leaves `_consider` set while it cannot be acted on."""
         generation, release, digest = self._desired[:3]
@@ -234,6 +245,8 @@ class Updater:
             job.generation = generation
             job.digest = digest or job.digest
             self._consider = False
+        elif self.agents and self.agents.is_busy:
+            pass
         elif self._running.on_trial:
             if (release is None or self._is_confirmed(release, digest)) and not self._running.stands_in():
                 self._end_trial("operator-cancelled", None, None)
@@ -254,7 +267,10 @@ class Updater:
         if self._is_confirmed(release, digest):
             self._tell_of(release, generation, "confirmed", digest=self._running.confirmed.digest)
             return
-        why = self._slots.failed_before(release)
+        if self.agents and self.agents.is_confirmed(release, digest):
+            self._tell_of(release, generation, "confirmed", digest=self.agents.confirmed["digest"])
+            return
+        why = self._slots.failed_before(release) or (self.agents and self.agents.failed_before(release))
         if why:
             self._tell_of(release, generation, "rejected", why, "it was reverted here before")
             return
@@ -264,7 +280,7 @@ class Updater:
             return
         if not self._slots.capacity or self._stage is None:
             found = self._running.problems[:1]
-            reason = "not-enough-storage" if "not-enough-storage" in found else "storage-error"
+            reason = "not-enough-storage" if found and found[0] in _NO_ROOM else "storage-error"
             self._tell_of(release, generation, "rejected", reason, "there are no slots for an update")
             return
         self._job = Job(release, digest, generation, now)
@@ -278,14 +294,19 @@ class Updater:
             self._running.confirmed,
             self._tell,
             self._buffer,
+            self.agents if self.agents and self.agents.can_change else None,
         )
 
     def _carry_on(self, now):
         """The next piece of the running update; when the slot is written, its trial begins."""
         if not self._install.ready:
             return self._install.step()
-        self._install = None
+        kind, self._install = self._install.kind, None
         give_room()
+        if kind == "agent":
+            self._tell("trial", digest=self.agents.try_next(self._job.generation).digest)
+            self._job = None
+            return True
         slot = self._slots.read_slot(self._slots.spare)  # exactly as the next boot will see it
         keep_room()
         if slot is None:

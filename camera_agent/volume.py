@@ -6,12 +6,23 @@ RAM BUDGET: 2 KB of code, forgotten after the start; one buffer of 4 KB while a 
 import os
 
 from camera_agent.heap import const
-from camera_agent.regions import BLOCK, NAMES, FileRegion, Files, StorageError, storage_error
+from camera_agent.regions import (
+    AGENT_BYTES,
+    AGENT_NAMES,
+    BLOCK,
+    NAMES,
+    FileRegion,
+    Files,
+    StorageError,
+    storage_error,
+)
 
 _MARGIN = const(64 * 1024)  # left free for everything else on the volume
 _LEAST_SLOT = const(48 * 1024)  # 12 KB of header and manifest + a model worth having
 _DEFAULT_SLOT = const(4 * 1024 * 1024)  # filling more takes minutes on an SD card; slot_bytes asks for more
 _SMALL = ("fence", "pointer_0", "pointer_1")
+_AGENT_SPACE = 2 * (AGENT_BYTES + BLOCK) + 4 * BLOCK
+_WORTH = const(256 * 1024)  # a slot that room for the agent's own slots must leave
 
 
 def _size(path):
@@ -82,7 +93,10 @@ def open_files(directory, free, slot_bytes=None, feed=None):
         elif slot_bytes:
             size = -(-slot_bytes // BLOCK) * BLOCK
         else:
-            size = slot_size(free, sum([max(0, have[name]) for name in NAMES]))
+            existing = sum([max(0, have[name]) for name in NAMES])
+            size = slot_size(free, existing)
+            if size >= _WORTH + _AGENT_SPACE // 3:
+                size = slot_size(free - _AGENT_SPACE, existing)
     except OSError as error:
         return _without(files, storage_error(error, "make " + base))
     except StorageError as error:
@@ -101,7 +115,35 @@ def open_files(directory, free, slot_bytes=None, feed=None):
                     if have[made] < 0:
                         _remove(paths[made])
                 return _without(Files(), error)
+    _open_agent_files(files, base, feed)
     return files
+
+
+def _open_agent_files(files, base, feed):
+    """The agent's own slots, where there is room for all of it; without them it is updated over USB only."""
+    paths = ["%s/%s.bin" % (base, name) for name in AGENT_NAMES]
+    are_new = [path for path in paths if _size(path) < 0]
+    try:
+        if are_new and _free(base) < _AGENT_SPACE + _MARGIN:
+            return
+        for n in range(len(paths)):
+            size = BLOCK if n < 2 else AGENT_BYTES
+            setattr(files, AGENT_NAMES[n], allocate(paths[n], size, feed))
+    except StorageError:
+        for name in AGENT_NAMES:
+            if getattr(files, name) is not None:
+                getattr(files, name).close()
+                setattr(files, name, None)
+        for path in are_new:
+            _remove(path)
+
+
+def _free(path):
+    try:
+        stat = os.statvfs(path)
+    except OSError:
+        return 0
+    return stat[0] * stat[3]
 
 
 def _without(files, error):

@@ -9,7 +9,7 @@ Packing takes the time (compressing, finding patches); naming and signing what w
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from fleetd import boards as board_profiles
 from fleetd.boards import BoardProfile
@@ -28,7 +28,7 @@ from fleetd.bundles.romfs import read as read_image
 from fleetd.bundles.tflite import Model, read_model
 from fleetd.protocol.manifest import GoldenFacts, Manifest, ModelFacts
 
-_PATCH_WORTH: Final = 0.8  # of the full encoding: a patch that saves less is not offered
+PATCH_WORTH: Final = 0.8  # of the full encoding: a patch that saves less is not offered
 _PATCHES: Final = 15  # with the full one all that a manifest may list
 
 
@@ -38,10 +38,12 @@ class Packed:
 
     boards: tuple[str, ...]
     image: Image
-    facts: ModelFacts
+    facts: ModelFacts | None  # of a model
     encodings: tuple[Encoded, ...]
     findings: tuple[Finding, ...]  # warnings
     golden: GoldenFacts | None = None
+    kind: Literal["model", "agent"] = "model"
+    version: str | None = None  # of an agent
 
     @property
     def full(self) -> Encoded:
@@ -77,12 +79,12 @@ def pack(
     image = build_content(bundle.model, bundle.labels, frames)
     findings = judge(model, bundle.labels, board_profiles.covered(boards), len(image.data))
     full = cut("deflate", deflate(image.data))
-    patches = _patches(image.data, bases, below=_PATCH_WORTH * full.size)
+    made = patches(image.data, bases, below=PATCH_WORTH * full.size)
     return Packed(
         boards=tuple(boards),
         image=image,
         facts=facts_of(model, bundle.labels),
-        encodings=(full, *patches),
+        encodings=(full, *made),
         findings=tuple(findings),
         golden=facts,
     )
@@ -99,7 +101,7 @@ def repack(content: bytes, manifest: Manifest, bases: Iterable[bytes] = ()) -> P
         boards=tuple(manifest.boards),
         image=image,
         facts=facts_of(facts, labels),
-        encodings=(full, *_patches(content, bases, below=_PATCH_WORTH * full.size)),
+        encodings=(full, *patches(content, bases, below=PATCH_WORTH * full.size)),
         findings=tuple(findings),
         golden=manifest.golden,
     )
@@ -115,7 +117,7 @@ def judge(model: Model, labels: Sequence[str], profiles: Sequence[BoardProfile],
     return list(findings)
 
 
-def _patches(content: bytes, bases: Iterable[bytes], *, below: float) -> list[Encoded]:
+def patches(content: bytes, bases: Iterable[bytes], *, below: float) -> list[Encoded]:
     """Patches on these contents that have fewer bytes than `below`, the smallest first."""
     distinct = {hashlib.sha256(base).hexdigest(): base for base in bases}
     made: dict[bytes, Encoded] = {}  # by their bytes: encodings are known by the digest of these

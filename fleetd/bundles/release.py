@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from fleetd import boards as board_profiles
 from fleetd.bundles import manifests, romfs
+from fleetd.bundles.agents import check_agent
 from fleetd.bundles.content import facts_of, read_content, read_golden
 from fleetd.bundles.encodings import Encoded, cut
 from fleetd.bundles.errors import ContentRejectedError, ReleaseError
@@ -55,7 +56,7 @@ class CheckedRelease:
     key_id: str
     content: bytes
     labels: tuple[str, ...]
-    model: Model
+    model: Model | None  # None for an agent
     encodings: tuple[Encoded, ...]
     findings: tuple[Finding, ...]  # warnings
 
@@ -137,7 +138,7 @@ def draft_release(
             manifest = Manifest(
                 format=1,
                 release=release_id,
-                kind="model",
+                kind=packed.kind,
                 name=name,
                 version=version,
                 epoch=epoch,
@@ -188,12 +189,20 @@ def check_release(
     encoding when it fails. Raises RejectedError, PreflightError, ModelError or BundleError.
     """
     manifest = verify(blob, public_keys)
-    if manifest.kind != "model" or manifest.model is None:
+    if manifest.kind == "config":
         raise ContentRejectedError(
-            "unsupported-kind", f"Releases of kind {manifest.kind!r} are not handled here yet."
+            "unsupported-kind", "Settings are no release: `fleetctl config` changes them."
         )
     cuts = _matching(manifest, encodings)
     content = _decode(manifest, cuts, contents or {})
+    key_id = blob[len(MAGIC) : len(MAGIC) + KEY_ID_BYTES].hex()
+    digest = hashlib.sha256(blob).hexdigest()
+    if manifest.kind == "agent":
+        board_profiles.covered(manifest.boards)
+        check_agent(content, manifest.content.files)
+        return CheckedRelease(manifest, digest, key_id, content, (), None, cuts, ())
+    if manifest.model is None:
+        raise ContentRejectedError("manifest-invalid", "The manifest says nothing about the model.")
     try:
         image = romfs.read(content)
     except ReleaseError as error:
@@ -213,8 +222,8 @@ def check_release(
         raise ContentRejectedError("manifest-invalid", "The model is not what the manifest says of it.")
     return CheckedRelease(
         manifest=manifest,
-        digest=hashlib.sha256(blob).hexdigest(),
-        key_id=blob[len(MAGIC) : len(MAGIC) + KEY_ID_BYTES].hex(),
+        digest=digest,
+        key_id=key_id,
         content=content,
         labels=labels,
         model=model,

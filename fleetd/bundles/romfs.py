@@ -1,4 +1,4 @@
-"""MicroPython's ROMFS, flat: the image that lies in a camera's slot.
+"""MicroPython's ROMFS: the image that lies in a camera's slot, flat for a model, with one folder for an agent.
 
     image = build([("labels.txt", data, 4), ("trained.tflite", data, 16)])
     image.data, image.files            # bytes; where each file is inside them
@@ -10,7 +10,7 @@ and a data record (kind 2). Padding records (kind 1) in between put a file's dat
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,10 +21,12 @@ from fleetd.protocol.manifest import ContentFile
 _MAGIC: Final = b"\xd2\xcd\x31"
 _PADDING: Final = 1
 _DATA: Final = 2
+_FOLDER: Final = 4
 _FILE: Final = 5
 _NUMBER_BYTES: Final = 5  # 35 bits: more than any length here
 _FILES: Final = 16
 _RECORDS: Final = 64
+_MODULES: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,40 @@ def read(image: bytes) -> Image:
     if len(set(paths)) != len(paths) or not 0 < len(files) <= _FILES:
         raise DamagedImageError("The content's ROMFS image has no files, too many, or one of them twice.")
     return Image(image, tuple(files))
+
+
+def build_folder(folder: str, files: Mapping[str, bytes]) -> bytes:
+    """An image of one folder with these files, sorted by name."""
+    inside = b"".join(_file_head(name, len(data)) + data for name, data in sorted(files.items()))
+    named = _number(len(folder)) + folder.encode("ascii")
+    body = _number(_FOLDER) + _number(len(named) + len(inside)) + named + inside
+    return _MAGIC + _number(len(body)) + body
+
+
+def read_folder(image: bytes) -> tuple[str, dict[str, bytes]]:
+    """Name and files of an image that holds one folder and nothing else. Raises DamagedImageError."""
+    if not image.startswith(_MAGIC):
+        raise DamagedImageError("The content is not a ROMFS image.")
+    _, at = _take_number(image, len(_MAGIC), len(image))
+    kind, at, end = _take_record(image, at, len(image))
+    size, start = _take_number(image, at, end)
+    at = start + size
+    if kind != _FOLDER or end != len(image) or at > end:
+        raise DamagedImageError("The content's ROMFS image does not hold one folder.")
+    folder = image[start:at]
+    files: dict[str, bytes] = {}
+    while at < end:
+        kind, inner, at = _take_record(image, at, end)
+        if kind != _FILE or len(files) >= _MODULES:
+            raise DamagedImageError("The content's ROMFS image has records that do not belong there.")
+        file = _take_file(image, inner, at)
+        if file.path in files:
+            raise DamagedImageError("The content's ROMFS image has a file twice.")
+        files[file.path] = image[file.offset : file.offset + file.size]
+    try:
+        return folder.decode("ascii"), files
+    except UnicodeDecodeError:
+        raise DamagedImageError("The content's ROMFS image has an impossible name.") from None
 
 
 def _take_file(image: bytes, start: int, end: int) -> ContentFile:

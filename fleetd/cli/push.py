@@ -15,10 +15,9 @@ from fleetd.cli import keystore, pace
 from fleetd.cli.errors import UNUSABLE, CliError
 from fleetd.cli.inspect import Labels
 from fleetd.cli.keys import Key, PasswordFile
-from fleetd.cli.reasons import advice
+from fleetd.cli.rolling import finish, roll_out
 from fleetd.cli.session import Json, Session, session_of
 from fleetd.cli.text import counted, safe
-from fleetd.cli.watch import conclude, watch
 
 if TYPE_CHECKING:  # reading models and signing take libraries that help does not need
     from fleetd.bundles.packing import Packed
@@ -145,7 +144,7 @@ def push_model(
     _check_fits(refused, aimed, as_json=as_json)
     if dry_run:
         return
-    _check_trusted(session, key_file)
+    check_trusted(session, key_file)
     packed = _pack(session, examined, aimed, wishes)
     estimate = cost.cost_of(_draft(session, examined, packed, wishes), aimed)
     session.out.warn(cost.summary(estimate))
@@ -163,40 +162,19 @@ def push_model(
     settings = dict(chosen.settings)
     if way_back:
         settings |= _way_back(session, aimed, release, signing)
-    plan: dict[str, Any] = {
-        "release": release["id"],
-        "target": to,
-        "waves": list(chosen.waves),
-        "canaries": chosen.canaries,
-    }
-    skipped = session.api.post("rollouts", "preview", body=plan)["skipped"]
-    for one in skipped:
-        found = advice(one["reason"])
-        todo = f" {found.todo}" if found is not None else ""
-        session.out.warn(f"  {safe(one['camera'])} is left out: {safe(one['detail'])}{todo}")
-    settings |= {"approval": True} if approval else {}
-    rollout = session.api.post("rollouts", body={**plan, "settings": settings})
-    if approval:
-        session.out.warn(
-            f"Rollout {rollout['id']} waits: somebody else does `fleetctl rollouts approve {rollout['id']}`."
-        )
-    else:
-        session.out.warn(f"Rollout {rollout['id']} has started: {chosen}.")
-    view = watch(session, rollout["id"], quiet=as_json) if watching else None
+    started = roll_out(
+        session,
+        release["id"],
+        to,
+        chosen,
+        settings,
+        approval=approval,
+        watching=watching,
+        quiet=as_json,
+    )
     if as_json:
-        session.out.json(
-            {
-                "release": release,
-                "cost": cost.as_data(estimate, link_kbit),
-                "rollout": rollout,
-                "skipped": skipped,
-                "outcome": view,
-            }
-        )
-    if view is not None:
-        conclude(session, view)
-    elif not as_json:
-        session.out.say(f"`fleetctl rollouts watch {rollout['id']}` watches it.")
+        session.out.json({"release": release, "cost": cost.as_data(estimate, link_kbit), **started.as_data()})
+    finish(session, started, as_json=as_json)
 
 
 def _judge(session: Session, examined: "Examined", aimed: "Aim", *, as_json: bool) -> list["BoardReport"]:
@@ -259,7 +237,7 @@ def _rehearse(
     )
 
 
-def _check_trusted(session: Session, key_file: Path) -> None:
+def check_trusted(session: Session, key_file: Path) -> None:
     """Refuses early when fleetd would not accept the signature."""
     try:
         half = keystore.public_half(key_file)

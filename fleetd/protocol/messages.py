@@ -134,6 +134,7 @@ class Status(Envelope):
     uid: NotRequired[Word]
     generation: NotRequired[Count]
     release: NotRequired[RunningRelease | None]
+    agent_release: NotRequired[RunningRelease | None]  # None: the agent in the files on its drive
     trial: NotRequired[ReleaseId | None]
     keys: NotRequired[Keys]
     nonce: NotRequired[Nonce]  # answered on `down/fresh`

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from camera_agent import boot
 from camera_agent import settings as camera_settings
 from camera_agent.agent import IDLE_MS, Agent
 from fleetd.logs import get_logger
@@ -122,7 +123,8 @@ class VirtualCamera:
         self.boots += 1
         hal = _Interruptible(self, cause)
         self._hal = hal
-        agent = self._agent = Agent(hal, camera_settings.check(dict(self._wanted)))
+        facts = boot.choose(str(self.folder), cause, lambda *_: True)
+        agent = self._agent = Agent(hal, camera_settings.check(dict(self._wanted)), facts)
         self._truths[agent.outbox.boot] = hal.truths
         try:
             agent.start()

@@ -177,6 +177,17 @@ class DeskHal:
     def feed(self) -> None:
         """Nobody bites."""
 
+    def adopt_watchdog(self, _watchdog: object) -> None:
+        """There is none."""
+
+    def comes_back(self) -> bool:
+        """Nothing starts a thread again."""
+        return False
+
+    def can_change_agent(self) -> bool:
+        """A virtual camera goes through all of an agent's update, but goes on running the code it was started with."""
+        return True
+
     def reset(self) -> None:
         """Boot anew."""
         raise ResetRequested

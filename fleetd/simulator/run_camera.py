@@ -8,7 +8,8 @@ import sys
 import zlib
 from pathlib import Path
 
-from camera_agent.agent import run
+from camera_agent import boot
+from camera_agent.start import run
 from fleetd.errors import FleetError
 from fleetd.simulator.desk_hal import DeskHal, ResetRequested
 
@@ -30,7 +31,8 @@ def main() -> int:
     cause = "power-on"
     while not stopping:
         try:
-            run(DeskHal(folder, seed=zlib.crc32(folder.name.encode()), cause=cause))
+            facts = boot.choose(str(folder), cause, lambda *_: True)
+            run(DeskHal(folder, seed=zlib.crc32(folder.name.encode()), cause=cause), facts)
         except ResetRequested:
             pass  # boots again, like a board
         except KeyboardInterrupt:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from camera_agent import settings as settings_file
 from camera_agent.agent import Agent
@@ -105,6 +105,8 @@ class CoreHal(FakeHal):
         self.trouble: tuple[int, str | None, str | None] = (0, None, None)
         self.rebuilds = 0
         self.picture: Callable[[int], bytes] = lambda quality: bytes([quality]) * 5000
+        self.resumes = True  # whether the watchdog restarts it after a pause
+        self.watchdog: object = None
         self.on_sleep: Callable[[], None] = lambda: None
 
     def configure(self, settings: Any) -> None:
@@ -145,6 +147,15 @@ class CoreHal(FakeHal):
         pass
 
     def has_watchdog(self) -> bool:
+        return True
+
+    def adopt_watchdog(self, watchdog: object) -> None:
+        self.watchdog = watchdog
+
+    def comes_back(self) -> bool:
+        return self.resumes
+
+    def can_change_agent(self) -> bool:
         return True
 
     def feed(self) -> None:
@@ -219,12 +230,12 @@ class Bench:
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.agent = Agent(self.hal, settings_of(**changes))
 
-    def start(self) -> "Bench":
+    def start(self) -> Self:
         """Power on."""
         self.agent.start()
         return self
 
-    def run(self, seconds: float) -> "Bench":
+    def run(self, seconds: float) -> Self:
         """Let the agent live for so long; whatever it publishes is collected and receipted."""
         until = self.hal.now + int(seconds * 1000)
         while self.hal.now < until and not self.agent.is_over:
@@ -273,7 +284,7 @@ class Bench:
             body.update(release=release.id, digest=release.manifest_digest)
         self.down("desired", body, retain=True)
 
-    def install(self, release: Release, generation: int = 1) -> "Bench":
+    def install(self, release: Release, generation: int = 1) -> Self:
         """All the way to confirmed."""
         self.run(1)  # time to connect
         self.desire(release, generation)

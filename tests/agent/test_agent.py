@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from camera_agent import agent as agent_module
-from camera_agent import main as main_module
+from camera_agent import ready
+from camera_agent import start as start_module
 from camera_agent.trouble import Trouble, short_hash, traceback_text
 from fleetd import __version__
 from fleetd.protocol import messages
@@ -584,7 +585,7 @@ def test_without_usable_settings_the_led_and_the_repl_say_why_and_nothing_spins(
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     after(hal, 60, interrupt)
-    assert agent_module.run(hal) is False, "a person at the REPL keeps it"
+    assert start_module.run(hal) is False, "a person at the REPL keeps it"
     assert hal.leds[0] == ("red", "blink")
     assert len(hal.said) <= 9
     assert reason in hal.said[0]
@@ -599,20 +600,38 @@ def test_settings_that_appear_later_are_taken(tmp_path: Path) -> None:
         after(hal, 10, interrupt)
 
     after(hal, 10, write)
-    assert agent_module.run(hal) is True
+    start_module.run(hal)
     assert hal.broker.published
 
 
-@pytest.mark.parametrize(("debug", "restart"), [(False, True), (True, False)])
-def test_ctrl_c_restarts_the_camera_unless_it_is_a_developers(
-    debug: bool, restart: bool, tmp_path: Path
+@pytest.mark.parametrize(
+    ("debug", "resumes", "restart"),
+    [(False, True, False), (False, False, True), (True, True, False)],
+    ids=["the watchdog brings it back", "nothing else would", "a developer's"],
+)
+def test_ctrl_c_leaves_the_repl_to_a_person_but_never_for_good(
+    debug: bool, resumes: bool, restart: bool, tmp_path: Path
 ) -> None:
     hal = CoreHal(folder=tmp_path)
+    hal.resumes = resumes
     put_config(hal, debug=debug)
     after(hal, 5, interrupt)
-    assert agent_module.run(hal) is restart
+    assert start_module.run(hal) is restart
     assert hal.leds[-1] == ("off", "off")
+    assert ("starts again by itself" in hal.said[-1]) is (resumes and not debug)
     assert json.loads(hal.broker.published[-1][1])["online"] is False
+
+
+def test_a_pause_in_the_middle_of_a_trial_does_not_count_against_it() -> None:
+    bench = Bench(interval_ms=200).start().install(model_release("m-1"))
+    bench.desire(model_release("m-2", 2), 2)
+    for _ in range(5):
+        while not bench.status()["trial"]:
+            bench.run(0.05)
+        bench.agent.pause()
+        bench = bench.reboot("watchdog").run(0.5)
+        assert bench.status()["trial"] == "m-2"
+    assert bench.run(20).updates()[-1] == ("confirmed", None)
 
 
 def test_a_command_to_restart_ends_run_with_a_goodbye(tmp_path: Path) -> None:
@@ -620,7 +639,7 @@ def test_a_command_to_restart_ends_run_with_a_goodbye(tmp_path: Path) -> None:
     put_config(hal)
     body = json.dumps({"id": "r-1", "t": 1, "ttl": 60}).encode()
     after(hal, 5, lambda: hal.broker.send(b"fleet/v1/cam-01/down/cmd/reboot", body, qos=1))
-    assert agent_module.run(hal) is True
+    assert start_module.run(hal) is True
     assert json.loads(hal.broker.published[-1][1])["online"] is False
 
 
@@ -643,7 +662,7 @@ def test_main_restarts_the_board_after_any_failure_and_never_at_full_speed(
     put_config(hal)
     use(monkeypatch, lambda: hal)
     clock = Clock(monkeypatch)
-    main_module.main()
+    start_module.start()
     assert hal.resets == 1
     assert clock.slept >= 10
     assert hal.leds[-1] == ("red", "blink-fast")
@@ -660,7 +679,7 @@ def test_main_restarts_a_board_whose_hardware_cannot_even_be_opened(monkeypatch:
     monkeypatch.setitem(sys.modules, "machine", SimpleNamespace(reset=lambda: resets.append(1)))
     use(monkeypatch, fails)
     clock = Clock(monkeypatch)
-    main_module.main()
+    start_module.start()
     assert resets == [1]
     assert clock.slept >= 10
 
@@ -671,7 +690,7 @@ def test_main_leaves_the_repl_to_a_person_who_stopped_a_camera_without_settings(
     hal = BrokenHal(folder=tmp_path)
     after(hal, 5, interrupt)
     use(monkeypatch, lambda: hal)
-    main_module.main()
+    start_module.start()
     assert hal.resets == 0
 
 
@@ -686,11 +705,11 @@ def test_on_a_small_heap_main_loads_the_parts_one_by_one_and_tidies_up(
     collected: list[int] = []
     monkeypatch.setattr(gc, "mem_free", lambda: 100_000, raising=False)
     monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
-    main_module._load()  # a part that does not exist any more would raise
+    ready.load_parts()  # a part that does not exist any more would raise
     often = len(collected)
-    assert often >= len(main_module._PARTS)
+    assert often >= len(ready._PARTS)
     monkeypatch.setattr(gc, "mem_free", lambda: 8_000_000)
-    main_module._load()
+    ready.load_parts()
     assert len(collected) == often
 
 
@@ -707,8 +726,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.slept = 0.0
-        monkeypatch.setattr(main_module.time, "time", lambda: 1000 + self.slept)
-        monkeypatch.setattr(main_module.time, "sleep", self._sleep)
+        monkeypatch.setattr(start_module.time, "time", lambda: 1000 + self.slept)
+        monkeypatch.setattr(start_module.time, "sleep", self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         self.slept += seconds

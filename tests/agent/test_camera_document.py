@@ -25,6 +25,8 @@ def test_every_problem_is_explained_and_no_other() -> None:
     found = words(r'\.problem\("([a-z-]+)"\)', "updater", "running") | words(
         r'problem = "([a-z-]+)"', "pointer", "decision", "rawflash"
     )
+    found |= words(r'problem(?:"\] =|s\.append\(| =) "([a-z-]+)"', "boot", "proving", "hal")
+    found |= words(r'return \["([a-z-]+)"\]', "resting")
     found |= words(r'StorageError\(\s*"([a-z-]+)"', "regions", "volume") | {
         "no-model",
         "no-camera",

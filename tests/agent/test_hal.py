@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camera_agent import board as board_module
 from camera_agent import clock, engine, eye, hal, models, netif, sockets
 from camera_agent.errors import StreamError
 from camera_agent.models import ModelError
@@ -879,11 +880,11 @@ def test_a_release_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch, t
 def test_reset_causes_of_every_port_become_the_contracts_words(
     names: dict[str, int], cause: int, word: str
 ) -> None:
-    assert hal.reset_word(SimpleNamespace(reset_cause=lambda: cause, **names)) == word
+    assert board_module.reset_word(SimpleNamespace(reset_cause=lambda: cause, **names)) == word
 
 
 def test_a_port_without_reset_causes_has_an_unknown_one() -> None:
-    assert hal.reset_word(SimpleNamespace()) == "unknown"
+    assert board_module.reset_word(SimpleNamespace()) == "unknown"
 
 
 class Lamp:

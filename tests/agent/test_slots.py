@@ -22,7 +22,7 @@ from camera_agent.pointer import (
     newest,
     release_mark,
 )
-from camera_agent.regions import StorageError
+from camera_agent.regions import AGENT_BYTES, StorageError
 from camera_agent.slots import CONTENT_OFFSET, ContentCheck, Slots
 from camera_agent.words import UPDATE_REASONS
 from tests.agent.update_kit import BLOCK, MemoryFiles, Release, Signer, make_release, weights
@@ -514,6 +514,10 @@ def test_files_are_made_once_padded_and_keep_their_size(tmp_path: Path) -> None:
         "stage.bin": 106_496,
         "pointer_0.bin": 8192,
         "pointer_1.bin": 8192,
+        "boot_0.bin": 8192,
+        "boot_1.bin": 8192,
+        "agent_a.bin": AGENT_BYTES + 4096,
+        "agent_b.bin": AGENT_BYTES + 4096,
     }
     assert files.slot_a.size == 102_400
     assert files.pointer_0.size == 4096
@@ -619,7 +623,7 @@ def test_files_that_were_cut_while_being_made_are_completed(tmp_path: Path) -> N
 def test_the_watchdog_is_fed_while_files_are_made(tmp_path: Path) -> None:
     fed = []
     regions.open_files(str(tmp_path), 10**9, slot_bytes=100_000, feed=lambda: fed.append(1)).close()
-    assert len(fed) == 3 * 26 + 3 * 2
+    assert len(fed) == 3 * 26 + 3 * 2 + 2 * 2 + 2 * (AGENT_BYTES // 4096 + 1)
 
 
 def test_a_region_refuses_to_write_past_its_end(tmp_path: Path) -> None:

@@ -360,8 +360,19 @@ class MemoryFiles:
         self.stage: MemoryRegion | None = MemoryRegion(self.medium, stage_bytes)
         self.pointer_0: MemoryRegion | None = MemoryRegion(self.medium, BLOCK)
         self.pointer_1: MemoryRegion | None = MemoryRegion(self.medium, BLOCK)
+        self.boot_0: Any = None  # agent_slots() makes these
+        self.boot_1: Any = None
+        self.agent_a: Any = None
+        self.agent_b: Any = None
+        self.mirror: Any = None
         self.problem: str | None = None
         self.detail: str | None = None
+
+    def agent_slots(self, agent_bytes: int = 12288 + 16384) -> "MemoryFiles":
+        """With boot records and slots for the agent itself."""
+        self.boot_0, self.boot_1 = MemoryRegion(self.medium, BLOCK), MemoryRegion(self.medium, BLOCK)
+        self.agent_a, self.agent_b = (MemoryRegion(self.medium, agent_bytes) for _ in range(2))
+        return self
 
 
 # --- the camera and its broker ----------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def test_when_the_manifest_would_be_too_long_patches_are_given_up_first(
 ) -> None:
     old = build().content
     bases = [old + bytes([n]) * 50 * n for n in range(12)]
-    monkeypatch.setattr(packing, "_PATCH_WORTH", 10.0)
+    monkeypatch.setattr(packing, "PATCH_WORTH", 10.0)
     assert len(build(retrained(BUNDLE), bases=bases).encodings) == 13
     monkeypatch.setattr(limits, "MANIFEST_BYTES", 3000)
     tight = build(retrained(BUNDLE), bases=bases)
@@ -346,11 +346,13 @@ def test_facts_that_are_not_the_models_are_refused() -> None:
 
 
 @pytest.mark.parametrize("change", [{"kind": "agent"}, {"model": None}])
-def test_kinds_that_are_not_handled_are_refused(change: dict[str, Any]) -> None:
+def test_a_model_that_calls_itself_an_agent_or_says_nothing_of_itself_is_refused(
+    change: dict[str, Any],
+) -> None:
     built = build()
     with pytest.raises(RejectedError) as caught:
         check_release(resigned(built, **change), data(built), [KEY.public])
-    assert caught.value.reason == "unsupported-kind"
+    assert caught.value.reason == "manifest-invalid"
 
 
 def test_boards_that_the_model_does_not_fit_are_refused_on_the_server_too() -> None:
