@@ -14,7 +14,7 @@ from fleetd.provisioning import package
 from tests.agent.micropython import DEVICE_FAKES, run_device
 
 # What it may take today, with room for what is being added. Whoever needs more says so here, and in docs/cameras.md.
-BUDGET_MPY = 112 * 1024
+BUDGET_MPY = 120 * 1024
 BUDGET_LIVE = {"from files": 124 * 1024, "in place": 76 * 1024}
 NAMES = 20 + 40 + 80 + 160 + 320 + 640  # what fits before the next table, of 1,280 names
 NAMES_OF_OTHERS = 40  # main.py, settings, labels: whatever else is a word
