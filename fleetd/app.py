@@ -104,6 +104,7 @@ class Daemon:
             self.store,
             rules=IncidentRules(
                 silence_s=settings.incidents.silence_after,
+                clear_s=settings.incidents.clear_after,
                 site_least=settings.incidents.site_least,
                 site_share=settings.incidents.site_share,
             ),

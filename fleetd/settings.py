@@ -121,6 +121,9 @@ class IncidentSettings(_Section):
     silence_after: float = Field(
         300.0, ge=10, description="Seconds of silence after which a camera becomes an incident."
     )
+    clear_after: float = Field(
+        60.0, ge=1, description="Seconds for which a camera has to be well before its incident closes."
+    )
     site_least: int = Field(
         5, ge=2, description="So many cameras of a site, at least, have to fall silent for a site outage ..."
     )

@@ -86,9 +86,12 @@ class Bench:
         """Catches the bootloader and goes on at once. Answers what became of catching, then of the commands."""
         with zero_file() as zeros:
             prepared = self.ready(commands, zeros)
-            early = self._wait_gone(wanted)
-            if early is not None:
-                return early, None
+            if (
+                self.board.recovery.enter == "plug-in"
+            ):  # with a double tap it is connected, perhaps in its bootloader
+                early = self._wait_gone(wanted)
+                if early is not None:
+                    return early, None
             if self.board.recovery.tool == "dfu" and self.board.recovery.enter == "plug-in":
                 return self._catch_with_dfu(prepared, wanted)
             caught = self.wait(wanted, CATCH_S)
