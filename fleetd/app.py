@@ -19,7 +19,7 @@ from fleetd import __version__, notify
 from fleetd.access import AccessControl
 from fleetd.accountfiles import write_private
 from fleetd.accounts import Accounts
-from fleetd.broker import BrokerLink
+from fleetd.broker import SESSION_SECONDS, BrokerLink
 from fleetd.brokerhost import BrokerHost
 from fleetd.delivery import Delivery
 from fleetd.domain.incidents import IncidentRules
@@ -40,9 +40,11 @@ from fleetd.settings import Settings
 from fleetd.store import migrate
 from fleetd.store.engine import SqlStore
 from fleetd.store.landing import Landed, Landing
+from fleetd.store.leader import Leader
 from fleetd.upkeep import Keeping, Upkeep
 from fleetd.web.app import create_app
 from fleetd.web.server import serve
+from fleetd.workers import Workers
 
 log = get_logger(__name__)
 
@@ -52,8 +54,9 @@ BROKER_WAIT_SECONDS = 10.0
 class Daemon:
     """fleetd with everything it needs. `start()` returns when it works; `stop()` when nothing is left."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, config: Path | None = None) -> None:
         self.settings = settings
+        self._config = config  # the file that workers read too
         self.instance = secrets.token_hex(8)
         self.started_at = time.time()
         self._closing = contextlib.ExitStack()
@@ -135,12 +138,21 @@ class Daemon:
         self.host.start()
         stack.callback(self.host.stop)
         landing = Landing(self.store)
+        self.workers: Workers | None = None
+        if settings.landing.workers:
+            if self.host.running is not None:
+                raise SettingsError(
+                    "landing.workers needs a broker of your own (broker.host): fleetd's serves one process."
+                )
+            self.workers = Workers(settings.landing.workers, self._config)
+            stack.callback(self.workers.stop)
         status_topic = format_topic(DaemonTopic("status"), settings.prefix)
         self.link = BrokerLink(
             host=self.host.host,
             port=self.host.port,
             client_id=settings.broker.client_id,
-            subscribe=all_up(settings.prefix),
+            subscribe=status_topic if self.workers else all_up(settings.prefix),
+            session_seconds=0 if self.workers else SESSION_SECONDS,
             receive=self._receive,
             connected=self._broker_connected,
             will=(status_topic, self._own_status(online=False)),
@@ -164,6 +176,10 @@ class Daemon:
             if self.host.running is not None:
                 raise BrokerError(f"fleetd's own broker does not let it in: {self.link.last_error}")
             log.warning("broker_not_reached", broker=self.link.address, reason=self.link.last_error)
+        if self.workers is not None:
+            self.workers.start()
+        leader = Leader(self.store)
+        stack.callback(leader.close)
         self._jobs = Jobs(
             [
                 Job("rollouts", 1.0, self.ota.process),
@@ -172,7 +188,8 @@ class Daemon:
                 Job("notices", 5.0, self.notices.process),
                 Job("upkeep", 60.0, Upkeep(self.store, time.time, Keeping(**dict(settings.retention))).step),
                 Job("accounts", 1.0, self.host.step),
-            ]
+            ],
+            leader.leads,
         )
         self._jobs.start()
         stack.callback(self._jobs.stop)
@@ -221,6 +238,7 @@ class Daemon:
             },
             "prefix": self.settings.prefix,
             "landing": dict(self.ingest.health()),
+            "workers": self.workers.state() if self.workers is not None else [],
             "counts": dict(counts),
         }
 
@@ -252,6 +270,9 @@ class Daemon:
         self.link.publish(topic, self._own_status(online=True), retain=True)
 
     def _receive(self, batch: Sequence[Inbound]) -> None:
+        if self.workers is not None:  # our own words, which we subscribe to for the sake of a subscription
+            self.link.acknowledge(batch)
+            return
         self.ingest.receive(batch)
 
     def _landed(self, landed: Landed) -> None:
@@ -304,9 +325,9 @@ class Daemon:
         return self.link.ready and self.delivery.step()
 
 
-def run(settings: Settings, stopping: threading.Event) -> None:
+def run(settings: Settings, stopping: threading.Event, config: Path | None = None) -> None:
     """Runs fleetd until `stopping` is set."""
-    with Daemon(settings):
+    with Daemon(settings, config):
         stopping.wait()
         log.info("fleetd_stopping")
     log.info("fleetd_stopped")

@@ -40,7 +40,8 @@ GOOD_AFTER_SECONDS = 2.0  # a connection that ends sooner counts as a failure, a
 class BrokerLink:
     """fleetd's connection to one MQTT broker. Implements `ports.Publisher`.
 
-    `version` is the MQTT version to try first; a broker that does not answer it is asked in the other.
+    `version` is the MQTT version to try first; a broker that does not answer it is asked in the other. The broker
+    keeps what arrives for so many `session_seconds` of absence; 0: nothing, and what it kept before is dropped.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class BrokerLink:
         password: str | None = None,
         version: Literal["5.0", "3.1.1"] = "5.0",
         buffered: bool = True,
+        session_seconds: int = SESSION_SECONDS,
     ) -> None:
         self._host, self._port = host, port
         self._client_id = client_id
+        self._session_seconds = session_seconds
         self._subscribe = subscribe
         self._receive = receive
         self._connected = connected
@@ -196,10 +199,14 @@ class BrokerLink:
         try:
             if self._protocol == MQTTProtocolVersion.MQTTv5:
                 properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho
-                properties.SessionExpiryInterval = SESSION_SECONDS
+                properties.SessionExpiryInterval = self._session_seconds
                 properties.ReceiveMaximum = WINDOW
                 client.connect(
-                    self._host, self._port, KEEPALIVE_SECONDS, clean_start=False, properties=properties
+                    self._host,
+                    self._port,
+                    KEEPALIVE_SECONDS,
+                    clean_start=not self._session_seconds,
+                    properties=properties,
                 )
             else:
                 client.connect(self._host, self._port, KEEPALIVE_SECONDS)
@@ -237,7 +244,7 @@ class BrokerLink:
         client = self._kind(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
-            clean_session=None if v5 else False,
+            clean_session=None if v5 else not self._session_seconds,
             protocol=self._protocol,
             reconnect_on_failure=False,
             manual_ack=True,

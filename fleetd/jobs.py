@@ -30,9 +30,10 @@ class Job(NamedTuple):
 class Jobs:
     """The scheduler. A job never runs twice at a time; its failures are logged and it is tried again."""
 
-    def __init__(self, table: Sequence[Job]) -> None:
+    def __init__(self, table: Sequence[Job], leads: Callable[[], bool] = lambda: True) -> None:
         logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a job that still runs is no news
         self._table = table
+        self._leads = leads  # of several processes on one database only one runs jobs
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(max(2, len(table)))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -84,7 +85,7 @@ class Jobs:
 
     def _run(self, job: Job) -> None:
         try:
-            while not self._stopping and job.method():
+            while not self._stopping and self._leads() and job.method():
                 pass
             self.failures.pop(job.name, None)
         except FleetError as error:

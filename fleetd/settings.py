@@ -113,6 +113,13 @@ class LandingSettings(_Section):
     receipt_seconds: float = Field(
         2.0, ge=0.1, le=60, description="How often a camera is told which of its messages are stored."
     )
+    workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that store messages, sharing one subscription (external broker with MQTT 5); 0: "
+        "`fleetd serve` does it itself.",
+    )
 
 
 class IncidentSettings(_Section):

@@ -73,13 +73,26 @@ MAY_USE: dict[str, set[str]] = {
         "bundles",
         "provisioning",
     },  # fleetctl knows a server by HTTP only
-    "cli.daemon": _PURE | {"cli", "app", "settings", "store"},
+    "cli.daemon": _PURE | {"cli", "app", "settings", "store", "worker"},
     "cli.golden": _PURE | {"cli", "simulator"},
     "cli.demo": _PURE | {"cli", "app", "settings", "simulator"},
     "simulator": _PURE | {"logs"},
+    "workers": _BASE,
+    "worker": _BASE | {"ports", "protocol", "broker", "ingest", "settings", "store"},
     "app": _SERVICE
     | _SERVICES
-    | {"accountfiles", "broker", "brokerhost", "ingest", "jobs", "notify", "settings", "store", "web"},
+    | {
+        "accountfiles",
+        "broker",
+        "brokerhost",
+        "ingest",
+        "jobs",
+        "notify",
+        "settings",
+        "store",
+        "web",
+        "workers",
+    },
 }
 
 # Library -> the one area that knows it ("buffered" is the broker's fast reader).

@@ -30,15 +30,24 @@ _PASSWORD = re.compile(r"(://[^:@/]*:).*@")  # in a database URL
 
 
 @app.command()
-def serve(config: Config = None) -> None:
+def serve(
+    config: Config = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=64, help="Processes that store messages; see landing.workers.")
+    ] = None,
+) -> None:
     """Runs the service until SIGTERM or Ctrl-C. Without any settings it is a trial on this machine."""
     settings = _settings(config)
+    if workers is not None:
+        settings = settings.model_copy(
+            update={"landing": settings.landing.model_copy(update={"workers": workers})}
+        )
     # Neither `--help` nor a wrong setting shall load a database and two brokers first.
     from fleetd.app import run  # noqa: PLC0415
 
     stopping = threading.Event()
     _stop_on_signal(stopping)
-    run(settings, stopping)
+    run(settings, stopping, config)
 
 
 @app.command()
@@ -52,6 +61,28 @@ def demo(
     stopping = threading.Event()
     _stop_on_signal(stopping)
     raise typer.Exit(run_demo(cameras=cameras, once=once, stopping=stopping))
+
+
+@app.command()
+def ingest(
+    name: Annotated[
+        str | None,
+        typer.Option(help="Part of its MQTT client id; by default the host's name. Each needs another one."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", hidden=True, help="End when standard input ends.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Only stores messages, beside `fleetd serve`: as many of these as you like share the work."""
+    settings = _settings(config)
+    from fleetd.worker import run  # noqa: PLC0415
+
+    stopping = threading.Event()
+    _stop_on_signal(stopping)
+    if follow:
+        threading.Thread(target=_stop_with_input, args=[stopping], daemon=True).start()
+    run(settings, name, stopping)
 
 
 @app.command(name="migrate")
@@ -126,6 +157,13 @@ def settings_command(config: Config = None) -> None:
 def version() -> None:
     """Prints the version."""
     typer.echo(__version__)
+
+
+def _stop_with_input(stopping: threading.Event) -> None:
+    """Standard input ends when the process that holds its other end does."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdin.read(1)
+    stopping.set()
 
 
 def _settings(config: Path | None) -> Settings:

@@ -18,7 +18,6 @@ from fleetd.protocol.topics import CameraTopic, DaemonTopic, format_topic
 KEEPALIVE_S: Final = 60
 CONNECT_S: Final = 20.0
 BACKOFF_S: Final = (1.0, 30.0)
-REPEAT_AFTER_S: Final = 15.0  # without a receipt
 OUTBOX: Final = 500  # messages; the oldest go first, and are declared lost by `low`
 HELD_AT_ONCE: Final = 100  # repeated messages in one go
 
@@ -44,6 +43,7 @@ class Load:
     bad: float = 0.0  # chance of a message that is no message
     repeat: float = 0.0  # chance to say something twice
     clock_jump: float = 0.0  # chance that the camera's clock says something absurd
+    repeat_after_s: float = 15.0  # without a receipt
     silent: float = 0.0  # chance, per camera, to connect and say nothing
 
 
@@ -270,7 +270,7 @@ class ThinCamera:
         """Says what is due, at this camera's own moment within each period."""
         load, chance = self._load, self._chance
         waits = [seconds for seconds in (load.telemetry_s, load.results_s) if seconds] or [3600.0]
-        tick = min(*waits, REPEAT_AFTER_S)
+        tick = min(*waits, load.repeat_after_s)
         due = {"telemetry": chance.uniform(0, load.telemetry_s), "result": chance.uniform(0, load.results_s)}
         while True:
             await asyncio.sleep(tick * chance.uniform(0.8, 1.2))
@@ -293,7 +293,7 @@ class ThinCamera:
                 self._publish(chance.choice(("result", "telemetry", "nonsense")), chance.choice(junk))
             if chance.random() < load.churn:
                 self.hang_up()
-            self._repeat(time.monotonic(), REPEAT_AFTER_S)
+            self._repeat(time.monotonic(), load.repeat_after_s)
 
     def _topic(self, channel: str) -> bytes:
         return format_topic(CameraTopic(self.name, "up", channel), self._prefix).encode()

@@ -62,6 +62,13 @@ class FleetProcess:
         """SIGTERM; the exit code."""
         return self._end(signal.SIGTERM)
 
+    def children(self) -> list[int]:
+        """Process ids of its workers."""
+        if self._process is None:
+            return []
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(pid) for task in tasks for pid in task.read_text().split()]
+
     def _end(self, how: signal.Signals) -> int:
         process, self._process = self._process, None
         if process is None:

@@ -1,0 +1,79 @@
+"""`fleetd ingest`: a process that only lands messages. Any number of them share one subscription (MQTT 5 `$share`).
+
+Any may die at any time: what it had not acknowledged the broker or the cameras repeat, to whoever is left.
+"""
+
+import socket
+import threading
+from collections.abc import Sequence
+
+from fleetd.broker import BrokerLink
+from fleetd.errors import SettingsError
+from fleetd.ingest import Ingest
+from fleetd.logs import get_logger
+from fleetd.ports import Inbound
+from fleetd.protocol.topics import all_up
+from fleetd.settings import Settings
+from fleetd.store import migrate
+from fleetd.store.engine import SqlStore
+from fleetd.store.landing import Landing
+
+log = get_logger(__name__)
+
+GROUP = "fleetd"  # of the shared subscription
+ABSENCE_SECONDS = 60  # how long the broker waits for a worker that is gone, before it shares its messages out
+
+
+class IngestWorker:
+    """Store, link and writer, without anything else."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        broker = settings.broker
+        if broker.host is None:
+            raise SettingsError(
+                "broker.host names no broker. `fleetd ingest` lands what comes from a broker that `fleetd serve` "
+                "uses too; fleetd's own broker serves one process."
+            )
+        self.name = name
+        self._store = SqlStore(settings.database_url)
+        migrate.upgrade(self._store)
+        self.link = BrokerLink(
+            host=broker.host,
+            port=broker.port,
+            client_id=f"{broker.client_id}-ingest-{name}",
+            subscribe=f"$share/{GROUP}/{all_up(settings.prefix)}",
+            session_seconds=ABSENCE_SECONDS,
+            receive=self._receive,
+            username=broker.username,
+            password=broker.secret(),
+        )
+        self.ingest = Ingest(
+            Landing(self._store),
+            self.link,
+            prefix=settings.prefix,
+            receipt_seconds=settings.landing.receipt_seconds,
+        )
+
+    def _receive(self, batch: Sequence[Inbound]) -> None:
+        self.ingest.receive(batch)
+
+    def start(self) -> None:
+        """Begins landing, as soon as the broker answers."""
+        self.ingest.start()
+        self.link.start()
+
+    def stop(self) -> None:
+        """Stores and acknowledges what it has, then ends."""
+        self.ingest.stop()
+        self.link.stop()
+        self._store.close()
+
+
+def run(settings: Settings, name: str | None, stopping: threading.Event) -> None:
+    """Lands messages until `stopping` is set. The name makes its MQTT client id; by default the host's."""
+    worker = IngestWorker(settings, name or socket.gethostname().partition(".")[0])
+    worker.start()
+    log.info("ingest_started", name=worker.name, mqtt=worker.link.address)
+    stopping.wait()
+    worker.stop()
+    log.info("ingest_stopped", name=worker.name, **worker.ingest.health())
