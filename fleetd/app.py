@@ -158,6 +158,8 @@ class Daemon:
             will=(status_topic, self._own_status(online=False)),
             username=self.host.username,
             password=self.host.password,
+            tls=settings.broker.tls and self.host.running is None,
+            ca_file=settings.broker.ca_file,
             version="3.1.1" if self.host.kind == "amqtt" else "5.0",
         )
         self.ingest = Ingest(
@@ -188,6 +190,7 @@ class Daemon:
                 Job("notices", 5.0, self.notices.process),
                 Job("upkeep", 60.0, Upkeep(self.store, time.time, Keeping(**dict(settings.retention))).step),
                 Job("accounts", 1.0, self.host.step),
+                Job("certificate", 3600.0, self.host.renew),
             ],
             leader.leads,
         )
@@ -232,6 +235,7 @@ class Daemon:
             "broker": {
                 "kind": self.host.kind,
                 "address": self.link.address,
+                "for_cameras": self.host.for_cameras(),
                 "connected": self.link.ready,
                 "mqtt": self.link.version,
                 "connects": self.link.connects,

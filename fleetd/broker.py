@@ -8,9 +8,11 @@ socket and leaves the backlog where it is safe.
 
 import contextlib
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
@@ -20,7 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from fleetd.buffered import BufferedClient, Published, supported
-from fleetd.errors import BrokerError
+from fleetd.errors import BrokerError, SettingsError
 from fleetd.logs import get_logger
 from fleetd.ports import Inbound
 
@@ -56,6 +58,8 @@ class BrokerLink:
         will: tuple[str, bytes] | None = None,
         username: str | None = None,
         password: str | None = None,
+        tls: bool = False,
+        ca_file: Path | None = None,
         version: Literal["5.0", "3.1.1"] = "5.0",
         buffered: bool = True,
         session_seconds: int = SESSION_SECONDS,
@@ -68,6 +72,7 @@ class BrokerLink:
         self._connected = connected
         self._will = will
         self._credentials = (username, password)
+        self._tls = _context(ca_file) if tls else None
         self._protocol = MQTTProtocolVersion.MQTTv5 if version == "5.0" else MQTTProtocolVersion.MQTTv311
         self._client: mqtt.Client | None = None
         self._pending: list[tuple[mqtt.Client, mqtt.MQTTMessageInfo]] = []
@@ -253,6 +258,8 @@ class BrokerLink:
         client.max_inflight_messages_set(200)
         if self._credentials[0] is not None:
             client.username_pw_set(*self._credentials)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         if self._will is not None:
             client.will_set(*self._will, qos=1, retain=True)
         client.on_connect = self._on_connect
@@ -322,3 +329,13 @@ def _text(topic: bytes) -> str:
         return topic.decode()
     except UnicodeDecodeError:
         return ""
+
+
+def _context(ca_file: Path | None) -> ssl.SSLContext:
+    """Trusts that one authority, or those that this machine trusts; the broker's name is checked. SettingsError."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"broker.ca_file {ca_file} cannot be used: {error}. fleetd did not start."
+        ) from error

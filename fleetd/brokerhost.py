@@ -4,16 +4,23 @@ fleetd's own broker has accounts from its first start: one for each enrolled cam
 fleetd itself. mosquitto gets them as files, amqtt asks. An external broker's accounts are its owner's affair.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Any
 
 from fleetd.accountfiles import AccountFiles, Keeper
 from fleetd.accounts import Accounts, Rights
+from fleetd.certificates import BROKER_NAME, Authority
 from fleetd.domain.lanes import DAEMON
 from fleetd.domain.records import Roll
+from fleetd.embedded import LOOPBACK, RunningBroker, TlsListener, start_broker
 from fleetd.embedded import Accounts as Files
-from fleetd.embedded import RunningBroker, start_broker
 from fleetd.errors import SettingsError
+from fleetd.logs import get_logger
 from fleetd.settings import Settings
+
+log = get_logger(__name__)
 
 
 class BrokerHost:
@@ -23,6 +30,7 @@ class BrokerHost:
         self._settings = settings.broker
         self._folder = settings.state_dir / "broker"
         self._later = later
+        self._authority = Authority(settings.state_dir / "ca")
         self._rights: Rights | None = None
         self._files: AccountFiles | None = None
         self._keeper: Keeper | None = None
@@ -48,17 +56,23 @@ class BrokerHost:
             self.password = self._settings.secret()
             return
         assert self._files is not None  # noqa: S101  # own brokers have them
+        wanted = self._settings
+        tls = self._tls()
         self.step()
         self.running = start_broker(
-            "auto" if self._settings.mode == "external" else self._settings.mode,
+            "auto" if wanted.mode == "external" else wanted.mode,
             state_dir=self._folder,
-            port=self._settings.port,
-            binary=self._settings.mosquitto,
-            durable=self._settings.durable,
+            host=wanted.listen if wanted.is_open and tls is None else LOOPBACK,
+            port=wanted.port,
+            binary=wanted.mosquitto,
+            durable=wanted.durable,
+            tls=tls,
             accounts=Files(self._files.passwords, self._files.acl),
             authority=self._rights,
         )
         self.host, self.port = self.running.host, self.running.port
+        if self.host != LOOPBACK and ip_address(self.host).is_unspecified:
+            self.host = "::1" if ":" in self.host else LOOPBACK
         if self.running.adopted:
             self.running.reload()  # it runs since before these files were written
 
@@ -66,6 +80,25 @@ class BrokerHost:
         """Stops the broker, if it is fleetd's."""
         if self.running is not None:
             self.running.stop()
+
+    def for_cameras(self) -> Mapping[str, Any]:
+        """Where cameras find the broker, and what they need to trust it; for `fleetctl provision`."""
+        if self.running is None:
+            return {"address": f"{self._settings.host}:{self._settings.port}", "tls": None}
+        host = self._settings.public_host or (self._settings.listen if self._settings.is_open else self.host)
+        if not self._is_encrypted():
+            return {"address": _joined(host, self.port), "tls": None}
+        trust = {"ca": self._authority.for_cameras(), "name": BROKER_NAME}
+        return {"address": _joined(host, self._settings.tls_port), "tls": trust}
+
+    def renew(self) -> bool:
+        """Makes the broker a new certificate when its own ends before long; False: there is nothing more to do."""
+        now = time.time()
+        if self.running is not None and self._is_encrypted() and self._authority.needs_renewal(now):
+            self._authority.renew([], now)
+            self.running.reload()
+            log.info("broker_certificate_renewed", ends_at=self._authority.broker().ends_at)
+        return False
 
     def changed(self, urgent: bool) -> None:
         """Somebody is let in from now on, or (urgent) not any more."""
@@ -75,6 +108,23 @@ class BrokerHost:
     def step(self) -> bool:
         """Carries changes of accounts to the broker; True when there were some."""
         return self._keeper is not None and self._keeper.step()
+
+    def _is_encrypted(self) -> bool:
+        return (self._settings.is_open or self._settings.tls) and not self._settings.plain
+
+    def _tls(self) -> TlsListener | None:
+        """The way in for others, when there is to be one and not a plain one. SettingsError: no certificates."""
+        wanted = self._settings
+        if not self._is_encrypted():
+            return None
+        if not self._authority.exists:
+            raise SettingsError(
+                f"The broker is to speak TLS on {wanted.listen}, and there are no certificates. "
+                "Run `fleetd ca init` once. Without TLS everyone on the network could read credentials: if that is "
+                "all right, set broker.plain = true. fleetd did not start."
+            )
+        authority = self._authority
+        return TlsListener(wanted.listen, wanted.tls_port, authority.broker_certificate, authority.broker_key)
 
     def _is_external(self) -> bool:
         mode = self._settings.mode
@@ -86,3 +136,7 @@ class BrokerHost:
         self._rights.take(roll)
         if self.running is not None:
             self.running.reload()
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

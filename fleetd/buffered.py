@@ -53,7 +53,10 @@ class BufferedSocket:
 
     def pending(self) -> int:
         """Bytes that were read and not yet taken; paho does not wait in select while there are some."""
-        return len(self.buffer) - self.offset
+        held = len(self.buffer) - self.offset
+        if not held and (inside := getattr(self._inner, "pending", None)) is not None:
+            return int(inside())  # TLS has decrypted more than it was asked for
+        return held
 
     def recv(self, size: int) -> bytes:
         """At most `size` bytes, from the buffer or, when that is empty, from the network."""

@@ -12,7 +12,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fleetd.errors import SettingsError
@@ -56,6 +64,33 @@ class BrokerSettings(_Section):
     client_id: str = Field(
         "fleetd", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="MQTT client id; one per running fleetd."
     )
+    tls: bool = Field(
+        False,
+        description="External broker: talk to it in TLS. Own mosquitto: have it speak TLS on loopback too; beyond, it "
+        "does so in any case.",
+    )
+    ca_file: Path | None = Field(
+        None,
+        description="External broker with TLS: the certificate (PEM) of the authority that signed its own; without "
+        "it, those that this machine trusts.",
+    )
+    listen: str = Field(
+        "127.0.0.1",
+        description="Own mosquitto only: the address on which it listens for cameras, e.g. 0.0.0.0 for all of this "
+        "machine. Beyond loopback it speaks TLS, with certificates that `fleetd ca init` makes.",
+    )
+    tls_port: int = Field(8883, ge=1, le=65535, description="Own mosquitto only: its port for TLS.")
+    plain: bool = Field(
+        False,
+        description="Own mosquitto only: let cameras beyond loopback in without TLS, on `port`. Only on a network "
+        "where everyone may read credentials and results.",
+    )
+    public_host: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9.:-]{1,253}$",
+        description="Host name or address under which cameras find fleetd's own broker. `fleetctl provision` tells "
+        "them, `fleetd ca init` writes it into the certificate.",
+    )
     mosquitto: Path | None = Field(None, description="The mosquitto program, when it is not found by itself.")
     durable: bool = Field(
         False,
@@ -63,6 +98,19 @@ class BrokerSettings(_Section):
         "broker then forgets about the last hundred messages, which cameras repeat; it costs about a third of the "
         "publish rate.",
     )
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        try:
+            return str(ip_address(value))
+        except ValueError:
+            raise ValueError(f"{value!r} is no address to listen on, e.g. 0.0.0.0 or 192.168.1.10") from None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine are to reach fleetd's own broker."""
+        return not _is_loopback(self.listen)
 
     def secret(self) -> str | None:
         """The password, from wherever it was given."""

@@ -46,6 +46,8 @@ class IngestWorker:
             receive=self._receive,
             username=broker.username,
             password=broker.secret(),
+            tls=broker.tls,
+            ca_file=broker.ca_file,
         )
         self.ingest = Ingest(
             Landing(self._store),

@@ -61,7 +61,8 @@ MAY_USE: dict[str, set[str]] = {
     "store": _BASE | {"ports", "protocol", "domain"},
     "embedded": _BASE,
     "accountfiles": _BASE | {"domain"},  # mosquitto's
-    "brokerhost": _BASE | {"domain", "accounts", "accountfiles", "embedded", "settings"},
+    "certificates": _BASE,
+    "brokerhost": _BASE | {"domain", "accounts", "accountfiles", "certificates", "embedded", "settings"},
     "jobs": _BASE,
     "ingest": _BASE | {"ports", "protocol", "domain", "store"},
     "web": _SERVICE | _SERVICES | {"evidence", "timeline"},
@@ -73,6 +74,7 @@ MAY_USE: dict[str, set[str]] = {
         "bundles",
         "provisioning",
     },  # fleetctl knows a server by HTTP only
+    "cli.authority": _BASE | {"cli", "certificates", "settings"},
     "cli.daemon": _PURE | {"cli", "app", "settings", "store", "worker"},
     "cli.golden": _PURE | {"cli", "simulator"},
     "cli.demo": _PURE | {"cli", "app", "settings", "simulator"},
@@ -112,7 +114,7 @@ HOME: dict[str, str | set[str]] = {
     "httpx": "cli",
     "apscheduler": "jobs",
     "structlog": "logs",
-    "cryptography": "bundles",
+    "cryptography": {"bundles", "certificates"},
     "amqtt": "embedded",
     "pydantic_settings": "settings",
     "ai_edge_litert": "simulator",
@@ -212,7 +214,11 @@ def breaches(path: Path, root: Path = ROOT) -> Iterator[str]:
         elif library in sys.stdlib_module_names:
             if top == "domain" and library in IMPURE:
                 yield f"{name}: decisions do no I/O and read no clock"
-            if library == "datetime" and top not in {"jobs", "zones"}:  # APScheduler and zoneinfo ask for it
+            if library == "datetime" and top not in {
+                "jobs",
+                "zones",
+                "certificates",
+            }:  # their libraries ask for it
                 yield f"{name}: times are Unix seconds"
         elif library not in ANYWHERE:
             home = HOME.get(library, "nowhere yet, see HOME")

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from fleetd import __version__
+from fleetd.cli import authority
 from fleetd.errors import FleetError, SettingsError
 from fleetd.settings import Settings, load_settings, names
 
@@ -21,6 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(authority.app, name="ca")
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="Settings file; `fleetd.toml` here when there is one.")

@@ -166,8 +166,10 @@ def _fleet_facts(session: Session) -> "FleetFacts":
     status = session.api.get("status")
     ring = session.api.get("keys", "ring")
     broker = status.get("broker") or {}
+    for_cameras = broker.get("for_cameras") or {}
     return config.FleetFacts(
-        broker=broker.get("address"),
+        broker=for_cameras.get("address") or broker.get("address"),
+        tls=for_cameras.get("tls"),
         prefix=status.get("prefix") or config.DEFAULT_PREFIX,
         keys=[str(key) for key in ring["keys"]],
         recovery=[str(key) for key in ring["recovery"]],

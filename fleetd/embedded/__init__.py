@@ -18,6 +18,7 @@ __all__ = [
     "find_mosquitto",
     "end_left_behind",
     "answers",
+    "LOOPBACK",
     "Accounts",
     "Authority",
     "TlsListener",

@@ -3,10 +3,11 @@
 Pure: facts in, settings out. The agent's own rules decide what is acceptable.
 """
 
+import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
@@ -61,7 +62,10 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class FleetFacts:
-    """What fleetd says: its broker as `host:port`, the topics' prefix, the keys in force."""
+    """What fleetd says: its broker as `host:port`, the topics' prefix, the keys in force.
+
+    `tls`: the authority of its own broker (DER in base64) and the name in the broker's certificate.
+    """
 
     broker: str | None
     prefix: str
@@ -69,6 +73,7 @@ class FleetFacts:
     recovery: Sequence[str] = ()
     key_serial: int = 0
     key_epoch: int = 1
+    tls: Mapping[str, str] | None = None
 
 
 class Credential(NamedTuple):
@@ -130,7 +135,7 @@ def draft(camera: str, before: Mapping[str, Any] | None, wishes: Wishes, fleet: 
         values.pop(name, None)
         if value is not None:
             values[name] = value
-    _tls(values, wishes, warnings)
+    _tls(values, _trusting(wishes, values, fleet), warnings)
     made = Draft(values, tuple(warnings))
     _check(made)
     return made
@@ -204,6 +209,19 @@ def _broker(
     return {"host": host, "port": wishes.broker_port or port}
 
 
+def _trusting(wishes: Wishes, values: Mapping[str, Any], fleet: FleetFacts) -> Wishes:
+    """With the authority of fleetd's own broker, unless another one is named or the camera has one already."""
+    if fleet.tls is None or wishes.no_tls or wishes.tls_ca is not None or values.get("tls"):
+        return wishes
+    known = split_address(fleet.broker)
+    return replace(
+        wishes,
+        tls_ca=base64.b64decode(fleet.tls["ca"]),
+        tls_name=wishes.tls_name or fleet.tls["name"],
+        broker_port=wishes.broker_port or (known[1] if known else None),
+    )
+
+
 def _tls(values: dict[str, Any], wishes: Wishes, warnings: list[str]) -> None:
     before = values.get("tls") or {}
     if wishes.no_tls:
@@ -220,6 +238,8 @@ def _tls(values: dict[str, Any], wishes: Wishes, warnings: list[str]) -> None:
         warnings.extend(found)
         if not before and wishes.broker_port is None and values["port"] == _PLAIN_PORT:
             values["port"] = _TLS_PORT
+        if wishes.broker_port is not None:
+            values["port"] = wishes.broker_port
     if wishes.tls_name is not None:
         made["name"] = wishes.tls_name
     values["tls"] = made
