@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleetd.cli import risks
 from fleetd.cli.explaining import print_camera
 from fleetd.cli.session import Json, Limit, session_of
 from fleetd.cli.text import duration, safe, size, when
@@ -60,6 +61,17 @@ def list_cameras(ctx: typer.Context, to: Target = None, as_json: Json = False) -
         if to
         else "No camera is enrolled. `fleetctl cameras add NAME` enrols one.",
     )
+
+
+@app.command("risks")
+def show_risks(ctx: typer.Context, to: Target = None, as_json: Json = False) -> None:
+    """Show which cameras would be hard to bring back if something went wrong, and what to do about it."""
+    session = session_of(ctx)
+    names = {camera["name"] for camera in session.api.get("cameras", target=to)}
+    if as_json:
+        session.out.json(risks.risks_of(session, names))
+    elif not risks.warn_of_risks(session, names):
+        session.out.say("No camera that has reported would be hard to bring back.")
 
 
 @app.command()

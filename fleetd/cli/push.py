@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fleetd.cli import keystore, pace
+from fleetd.cli import keystore, pace, risks
 from fleetd.cli.errors import UNUSABLE, CliError
 from fleetd.cli.inspect import Labels
 from fleetd.cli.keys import Key, PasswordFile
@@ -139,6 +139,7 @@ def push_model(
     aimed = aim.aim_at(session, to, board or [])
     chosen = pace.pace_of(wish, len(aimed.members), session.now())
     refused = _judge(session, examined, aimed, as_json=as_json)
+    risky = risks.warn_of_risks(session, {one.name for one in aimed.members})
     if dry_run:
         _rehearse(session, examined, aimed, refused, wishes, link_kbit, as_json=as_json)
     _check_fits(refused, aimed, as_json=as_json)
@@ -173,7 +174,8 @@ def push_model(
         quiet=as_json,
     )
     if as_json:
-        session.out.json({"release": release, "cost": cost.as_data(estimate, link_kbit), **started.as_data()})
+        cost_data = cost.as_data(estimate, link_kbit)
+        session.out.json({"release": release, "cost": cost_data, "risks": risky, **started.as_data()})
     finish(session, started, as_json=as_json)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleetd.cli import keystore, pace
+from fleetd.cli import keystore, pace, risks
 from fleetd.cli.errors import UNUSABLE, CliError
 from fleetd.cli.keys import Key, PasswordFile
 from fleetd.cli.push import check_trusted
@@ -53,6 +53,7 @@ def push_agent(
     key_file = keystore.key_path(session.env, key)
     aimed = aim.aim_at(session, to, [])
     chosen = pace.pace_of(wish, len(aimed.members), session.now())
+    risks.warn_of_risks(session, {one.name for one in aimed.members})
     packed = _pack(session, aimed)
     draft = _draft(session, packed)
     smallest = min(encoded.size for encoded in packed.encodings)

@@ -109,3 +109,17 @@ def test_a_viewer_may_look_and_change_nothing(desk: Desk, rig: Rig) -> None:
     assert desk.json("incidents", "ls", role=Role.VIEWER)
     desk.fails(5, "incidents", "note", "1", "x", role=Role.VIEWER)
     desk.fails(5, "incidents", "maintenance", "start", "all", "--for", "1h", role=Role.VIEWER)
+
+
+def test_risks_are_told_before_a_push_and_on_their_own(desk: Desk, rig: Rig) -> None:
+    rig.enrol("cam-9")
+    rig.land("cam-9", "status", 9, online=True, board="NICLAV H7 1024", capabilities=["classify"])
+    assert "No camera that has reported" in desk.ok("cameras", "risks", "--to", "id=cam-7")
+    silent(rig)
+    found = desk.json("cameras", "risks")
+    assert found == {"no-watchdog": ["cam-9"], "no-way-back": ["cam-9"], "has-incident": ["cam-7", "cam-9"]}
+    said = desk.run("cameras", "risks", "--to", "id=cam-9").stderr
+    assert "Risk: 1 camera whose bootloader OpenMV's tools cannot bring back (cam-9)" in said
+    desk.make_key()
+    result = desk.run("push-model", desk.bundle(), "--to", "id=cam-7", "--dry-run")
+    assert "Risk: 1 camera with an open incident (cam-7)" in result.stderr
