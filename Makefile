@@ -25,6 +25,7 @@ test: check tools ## Everything that has to pass: `make check`, then all tests (
 faults: $(VENV)/.dev tools ## Cut and kill at every write, on the camera and in fleetd (ARGS="--seconds 600 --seed 7")
 	@$(BIN)/python -m tests.faults.power_cuts $(ARGS)
 	@$(BIN)/python -m tests.faults.syscalls $(ARGS)
+	@$(BIN)/python -m tests.faults.bit_flips
 
 .PHONY: check
 check: $(VENV)/.dev ## Style, formatting and types

@@ -28,6 +28,8 @@ def try_next(agents, generation):
     slot = agents.slots.read_slot(agents.slots.spare)
     if slot is None:
         raise StorageError("storage-error", "the agent's slot does not read back")
+    if agents.slots.pointer:  # however the agent before has failed: this one gets its starts
+        agents.slots.pointer = agents.slots.pointer.but(failures=0, open=0)
     agents.slots.set_trial(generation)
     agents.wants_restart = True
     return slot

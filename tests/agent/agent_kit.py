@@ -43,7 +43,7 @@ class AgentCamera(Camera):
     def boot(self) -> "AgentCamera":
         self.hal.now = 0
         self.facts = boot.blank_facts()
-        boot.choose_from(self.files, self.facts, self.hal.cause, lambda *_: True)
+        self.choose()
         super().boot()
         self.agents = Agents(
             self.hal, self.files, self.ring.known, self.updater.buffer, self.facts, self._report
@@ -51,6 +51,10 @@ class AgentCamera(Camera):
         self.updater.agents = self.agents
         self.agents.begin()
         return self
+
+    def choose(self) -> None:
+        """What camera_agent/boot.py does before the agent runs."""
+        boot.choose_from(self.files, self.facts, self.hal.cause, lambda *_: True)
 
     def again(self, cause: str = "soft") -> "AgentCamera":
         """The next start."""

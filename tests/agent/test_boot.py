@@ -1,15 +1,16 @@
 """A camera that cannot start is never dead: which agent starts, when it goes back, when it only stays reachable."""
 
-import contextlib
+import functools
 import struct
 from binascii import crc32
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camera_agent import boot
+from camera_agent import boot, crypto
 from camera_agent.agent import Agent
 from camera_agent.guard import plan
 from camera_agent.pointer import (
@@ -23,10 +24,11 @@ from camera_agent.pointer import (
     release_mark,
     why_code,
 )
-from tests.agent.agent_kit import AgentCamera
+from tests.agent import agent_cuts
 from tests.agent.agent_kit import agent_release as signed_agent
 from tests.agent.core_kit import SIGNER, Bench, CoreHal, model_release, settings_of
-from tests.agent.update_kit import BLOCK, MemoryFiles, PowerCut, Release
+from tests.agent.cut_bench import Verdict
+from tests.agent.update_kit import BLOCK, MemoryFiles, Release
 
 CAUSES: Final = ("power-on", "hard", "watchdog", "deepsleep", "soft", "brown-out", "unknown")
 
@@ -415,27 +417,25 @@ def test_a_record_that_cannot_be_written_keeps_a_trial_from_running() -> None:
     assert "boot-record-unusable" in camera.status()["problems"]
 
 
-@pytest.mark.parametrize("tear", ["lost", "kept", "half", "swapped", "after"])
-def test_a_cut_at_any_write_of_an_agents_update_leaves_an_agent_that_starts(tear: str) -> None:
-    """The old or the new one, and the update still comes to its end. `make faults` cuts raw flash, too."""
-    camera = AgentCamera(SIGNER, MemoryFiles(4 * 4096, 4 * 4096).agent_slots())
-    camera.boot().prove().change_agent(agent_release("agent-1"), 1)
-    assert camera.again().running == "agent-1"
-    medium, new = camera.files.medium, agent_release("agent-2", 2)
-    saved = [bytes(region.settled) for region in medium.regions]
-    medium.power_on()
-    camera.again("power-on").prove().change_agent(new)
-    total = medium.operations
-    assert total > 15
-    for cut in range(1, total + 1):
-        for region, data in zip(medium.regions, saved, strict=True):
-            region.settled[:] = data
-        medium.power_on(cut, tear)
-        with contextlib.suppress(PowerCut):
-            camera.again("power-on").prove().change_agent(new)
-        medium.power_on()
-        assert camera.again("power-on").prove().running in ("agent-1", "agent-2"), f"cut {cut} of {total}"
-        assert camera.change_agent(new, 3).again().running == "agent-2", f"cut {cut} of {total}"
+@pytest.fixture
+def _every_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    verify = functools.cache(crypto.verify)
+    monkeypatch.setattr(crypto, "verify", lambda *what: verify(*map(bytes, what)))
+
+
+@pytest.mark.usefixtures("_every_signature_is_checked_once")
+@pytest.mark.parametrize("scenario", agent_cuts.SCENARIOS)
+@pytest.mark.parametrize("name", agent_cuts.BENCHES)
+def test_after_a_cut_some_agent_starts_and_the_update_comes_to_its_end(
+    name: str, scenario: str, tmp_path: Path
+) -> None:
+    """A sample; `make faults` cuts at every operation, and up to five times in a row."""
+    bench = agent_cuts.AgentBench(name, tmp_path)
+    case = bench.prepare(scenario)
+    every = bench.cuts(case, 7)
+    assert len(every) >= 70
+    for cut in every[:: max(1, len(every) // 25)]:
+        assert bench.judge(case, [cut]) == Verdict.OK, cut
 
 
 def test_what_boot_reads_of_a_slot_is_bounded_and_checked() -> None:

@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from camera_agent.crypto import digest_of
 from camera_agent.manifest import ManifestError, open_manifest
 from camera_agent.offers import accepts, choose_encoding
 from fleetd.protocol.manifest import Manifest
+from tests.agent.micropython import Arch
 from tests.agent.update_kit import ARCH, Signer, describe, full, make_release, patch, retrained, weights
+from tests.faults.bit_flips import judge, signed_manifest
 
 SIGNER = Signer()
 KEYS = crypto.keyring([SIGNER.public])
@@ -348,3 +351,10 @@ def test_the_smallest_encoding_that_can_be_unpacked_is_chosen() -> None:
     assert choose_encoding(manifest, ROOM, "0" * 64)["kind"] == "deflate"
     assert choose_encoding(manifest, ROOM, base)["kind"] == "patch"
     assert choose_encoding(manifest, 10, base) is None
+
+
+@pytest.mark.parametrize("arch", ["amd64", "i386"])
+def test_micropython_accepts_no_manifest_with_a_flipped_bit(arch: Arch, tmp_path: Path) -> None:
+    """A sample; `make faults` flips every one."""
+    bits = signed_manifest(tmp_path)
+    assert judge(tmp_path, 5, 199, arch) == (-(-(bits - 5) // 199), 0)

@@ -1,9 +1,9 @@
 """Cut the supply of cameras at every flash operation of their updates, and say what is left: `make faults`.
 
-First one cut at every operation in every way, then several in a row until the time is over: two at every pair of
-operations on files, two to five at random on raw flash. After each the camera has to boot into the old or the new
-model, and then has to finish the update. FAT is there for comparison, on real MicroPython: with the same padded
-files, and with what most people do, a new file and rename().
+Updates of models, and of the agent itself with its boot records. First one cut at every operation in every way, then
+several in a row until the time is over: two at every pair of operations on files, two to five at random elsewhere. Then
+the camera has to boot into the old or the new model or agent, and to finish the update. FAT is there for
+comparison, on real MicroPython: with the same padded files, and with what most people do, a new file and rename().
 
     python -m tests.faults.power_cuts --seconds 420 --seed 7
 """
@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from camera_agent import crypto
+from tests.agent import agent_cuts
+from tests.agent.agent_cuts import AgentBench
 from tests.agent.cut_bench import (
     SCENARIOS,
     SIGNER,
@@ -89,6 +91,16 @@ def case_of(bench: str, scenario: str) -> Case:
     return prepare(bench_of(bench), SCENARIOS[scenario])
 
 
+@functools.cache
+def agent_bench(name: str) -> AgentBench:
+    return AgentBench(name, _own[-1])
+
+
+@functools.cache
+def agent_case(name: str, scenario: str) -> agent_cuts.Case:
+    return agent_bench(name).prepare(scenario)
+
+
 @dataclass
 class Outcome:
     """What became of the cameras of one backend."""
@@ -107,6 +119,23 @@ def cut_all(bench: str, scenario: str, depth: int, runs: list[Run]) -> Outcome:
     for run in runs:
         try:
             verdict: str = judge(bench_of(bench), case_of(bench, scenario), run)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
+            verdict = Verdict.NO_MODEL
+            done.examples.append(f"{scenario}: {run}: {error!r}")
+        else:
+            if verdict != Verdict.OK:
+                done.examples.append(f"{scenario}: {run}: {verdict}")
+        done.verdicts[verdict] += 1
+    del done.examples[EXAMPLES:]
+    return done
+
+
+def cut_agents(name: str, scenario: str, depth: int, runs: list[Run]) -> Outcome:
+    """The same for a camera whose agent is updated."""
+    done = Outcome(name, depth, len(runs))
+    for run in runs:
+        try:
+            verdict: str = agent_bench(name).judge(agent_case(name, scenario), run)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
             verdict = Verdict.NO_MODEL
             done.examples.append(f"{scenario}: {run}: {error!r}")
@@ -230,6 +259,30 @@ def in_a_row(seed: int) -> Iterator[tuple[str, str, int, list[Run]]]:
     yield from raw
 
 
+def agents_one_by_one(seed: int) -> Iterator[tuple[str, str, int, list[Run]]]:
+    for name in agent_cuts.BENCHES:
+        for scenario in agent_cuts.SCENARIOS:
+            every = agent_bench(name).cuts(agent_case(name, scenario), seed)
+            for chunk in chunks((cut,) for cut in every):
+                yield name, scenario, 1, chunk
+
+
+def agents_several(chance: random.Random) -> Iterator[tuple[str, str, int, list[Run]]]:
+    """Without end: two to five cuts in a row."""
+    while True:
+        name, scenario = chance.choice(agent_cuts.BENCHES), chance.choice(agent_cuts.SCENARIOS)
+        case, hows = agent_case(name, scenario), agent_bench(name).hows
+        depth = chance.choice((2, 2, 3, 4, 5))
+        runs = [
+            tuple(
+                Cut(chance.randint(1, case.operations), chance.choice(hows), chance.getrandbits(31))
+                for _ in range(depth)
+            )
+            for _ in range(CHUNK // 8)
+        ]
+        yield name, scenario, depth, runs
+
+
 class Sum:
     """Outcomes by backend and kind of run, in the order in which they first came."""
 
@@ -261,6 +314,8 @@ def run_all(seconds: float, seed: int, jobs: int, folder: Path) -> Sum:
     with ProcessPoolExecutor(jobs, initializer=start_worker, initargs=(folder,)) as pool:
         for task in singles(seed):
             waiting.add(pool.submit(cut_all, *task))
+        for agents in agents_one_by_one(seed):
+            waiting.add(pool.submit(cut_agents, *agents))
         for raw in ON_MICROPYTHON:
             waiting.add(pool.submit(raw_on_micropython, *raw))
         for files in FAT_FILES:
@@ -268,15 +323,21 @@ def run_all(seconds: float, seed: int, jobs: int, folder: Path) -> Sum:
         for rename in FAT_RENAME:
             waiting.add(pool.submit(fat_rename, *rename))
         collect(2 * jobs)
-        for task in in_a_row(seed):
+        more_agents = agents_several(random.Random(seed + 1))
+        for n, task in enumerate(in_a_row(seed)):
             if time.monotonic() >= ends:
                 break
             waiting.add(pool.submit(cut_all, *task))
+            if n % 2:
+                waiting.add(pool.submit(cut_agents, *next(more_agents)))
             collect(2 * jobs)
         collect(0)
     for name in BENCHES:
         row = total.rows[name, "one cut"]
         row.operations = sum(case_of(name, scenario).operations for scenario in scenarios_of(name))
+    for name in agent_cuts.BENCHES:
+        cases = [agent_case(name, scenario) for scenario in agent_cuts.SCENARIOS]
+        total.rows[name, "one cut"].operations = sum(case.operations for case in cases)
     return total
 
 
@@ -340,7 +401,9 @@ def main() -> int:
         print(line)
     found = as_json(total, seed, time.monotonic() - began)
     print(f"{found['cut_points']:,} cut points on raw flash and in padded files: ", end="")
-    print(f"{found['without_model']} cameras without a working model, {found['stuck']} stuck updates")
+    print(
+        f"{found['without_model']} cameras without a working model or agent, {found['stuck']} stuck updates"
+    )
     print(json.dumps(found))
     return 1 if found["without_model"] or found["stuck"] else 0
 
