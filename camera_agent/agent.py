@@ -51,6 +51,8 @@ class Agent:
         self._facts = facts or {}
         self.settings = settings
         self.is_over = False
+        self.asleep_s = 0  # how long the camera sleeps when it is over
+        self.sleep_problem = None
         self.outbox = outbox.make(hal, settings)
         self.trouble = Trouble(hal, self.outbox.put)
         self.led = Led(hal, self.outbox.put)
@@ -217,6 +219,7 @@ class Agent:
         network["kicked"] = link.kicked
         network["dead"] = link.dead
         network["resets"] = self.flight.resets
+        network.update({"asleep_s": self.asleep_s} if self.asleep_s else {})
         told = {
             "reset": hal.reset_cause(),
             "agent": VERSION,
@@ -247,8 +250,7 @@ class Agent:
         """Everything a person should know, as words; `known` is updater.status()."""
         # whether there is a model now is what vision says; the updater's word is about the start
         found = [word for word in known["problems"] if word != "no-model"] + self.vision.problems()
-        if self.outbox.problem:
-            found.append(self.outbox.problem)
+        found += [word for word in (self.sleep_problem, self.outbox.problem) if word]
         found += self.agents.problems
         if not self.settings["keys"]:
             found.append("no-keys")
@@ -309,12 +311,11 @@ class Agent:
 
         if self._bench is not None:
             return "busy"
-        self._bench, reason = bench.begin(
-            self.hal, self.vision, self.outbox.put, self._is_updating, id_, args
-        )
+        self._bench, reason = bench.begin(self.hal, self.vision, self.outbox.put, self.is_updating, id_, args)
         return reason
 
-    def _is_updating(self):
+    def is_updating(self):
+        """Whether a restart would do harm."""
         return self._is_on_trial() or self._update_state in ("transferring", "verifying")
 
     def _tell_changes(self):
@@ -385,6 +386,9 @@ class Agent:
             self._restart_soon(now, "another agent, or another try")
         elif self.agents.is_safe and self._is_on_trial():
             self.agents.leave_safe_mode()  # a new model is to be tried, and only an ordinary start can do that
+        elif self.settings["sleep_s"] and not self.is_updating() and not self._bench:
+            self.asleep_s = load("sleeping").consider(self)
+            self.is_over = self.asleep_s > 0
 
     def _restart_soon(self, now, why):
         self._restart_at = now + _FRESH_HEAP_MS

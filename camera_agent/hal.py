@@ -249,6 +249,21 @@ class Hal:
         """Whether an agent can run from a slot."""
         return hasattr(firmware("vfs"), "mount")
 
+    def can_sleep(self):
+        """Whether the board has a deep sleep that ends by itself."""
+        return hasattr(self._machine, "deepsleep")
+
+    def watchdog_bites_asleep(self):
+        """Whether the watchdog goes on in deep sleep: on STM32, which are the ports that count from 2000."""
+        return time.gmtime(0)[0] == 2000
+
+    def deepsleep(self, seconds):
+        """Sleep; the board starts anew afterwards."""
+        if hasattr(os, "sync"):
+            os.sync()
+        self._machine.deepsleep(1000 * seconds)
+        self._machine.reset()  # a board that came back from it at once
+
     def reset(self):
         """Restart the board. What was written is on the medium first."""
         if hasattr(os, "sync"):

@@ -35,6 +35,10 @@ class Pictures:
         self._snap = load("snapshot").Snapshot(self._hal, self.vision, self._outbox, why, id_, args)
         return None
 
+    def is_busy(self):
+        """Whether one is under way."""
+        return self._snap is not None
+
     def on_frame(self, frame, label, score):
         """A frame was classified: the one that is waited for, or one worth sending by itself."""
         below = self._settings["snapshot_below"]

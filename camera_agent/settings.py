@@ -106,6 +106,8 @@ FIELDS = {
     "outbox_bytes": (between(_OUTBOX_LEAST, 16_777_216), 24_576),
     "spool_bytes": (between(16_384, 4_194_304), None),
     "connect_timeout_ms": (between(200, 10_000), 2000),
+    "sleep_s": (CHANGEABLE["sleep_s"], 0),
+    "awake_s": (CHANGEABLE["awake_s"], 60),
     "offline_reset_s": (between(0, 604_800), 3600),
     "slot_bytes": (between(49_152, protocol.CONTENT_BYTES + 12_288), None),
     "watchdog_s": (between(0, 128), 60),

@@ -88,6 +88,8 @@ def run(hal, facts=None):
             if not agent.step():
                 hal.sleep_ms(IDLE_MS)
         agent.stop()
+        if agent.asleep_s:
+            hal.deepsleep(agent.asleep_s)
     except KeyboardInterrupt:
         if agent is not None:
             agent.pause()

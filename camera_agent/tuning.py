@@ -57,6 +57,8 @@ CHANGEABLE = {
     "batch": between(1, RESULTS_PER_MESSAGE),
     "batch_ms": between(0, 3_600_000),
     "scores": is_flag,
+    "sleep_s": between(0, 86_400),
+    "awake_s": between(10, 3600),
     "telemetry_s": between(1, 3600),
 }
 

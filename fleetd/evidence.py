@@ -12,7 +12,7 @@ from fleetd.boards import lights
 from fleetd.boards.usb import USB_STATES
 from fleetd.domain.diagnosis import Clues, Finding, diagnose
 from fleetd.domain.incidents import CameraFacts
-from fleetd.domain.presence import PresenceRules, presence
+from fleetd.domain.presence import PresenceRules, presence_of
 from fleetd.domain.records import Camera
 from fleetd.ports import UnitOfWork
 
@@ -78,7 +78,7 @@ def _clues(
     looked: Looked,
 ) -> tuple[Clues, float | None]:
     board = board_of(camera)
-    here = presence(seen_at=camera.seen_at, connected=camera.connected, now=now, rules=rules)
+    here = presence_of(camera, now, rules)
     since = camera.seen_at or 0.0
     light = next((one for one in seen if one["color"] != "unknown" and one["at"] >= since), None)
     usb, usb_at = looked.usb, now if looked.usb != "unknown" else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetd.domain.passwords import SALT_BYTES, password_hash
-from fleetd.domain.presence import Presence, PresenceRules, presence
+from fleetd.domain.presence import Presence, PresenceRules, presence_of
 from fleetd.domain.records import Camera, ImageFacts, Sighting
 from fleetd.domain.target import matches, parse_target
 from fleetd.errors import ConflictError, InvalidError, NotFoundError, UnknownCameraError
@@ -367,7 +367,7 @@ class Registry:
         now = self._clock()
         return CameraView(
             camera=camera,
-            presence=presence(seen_at=camera.seen_at, connected=camera.connected, now=now, rules=self._rules),
+            presence=presence_of(camera, now, self._rules),
             silent_s=None if camera.seen_at is None else max(0.0, now - camera.seen_at),
         )
 

@@ -114,7 +114,7 @@ def _sizes(text: str) -> list[int]:
 def _refuse_early(known: Any) -> None:
     """Before anybody waits for an answer that cannot come."""
     name = safe(known["name"])
-    if known["presence"] in {"offline", "new"}:
+    if known["presence"] in {"offline", "new", "asleep"}:
         raise CliError(
             f"{name} is {known['presence']}; nothing was sent.",
             f"`fleetctl cameras show {name}` says when it was last seen.",

@@ -12,6 +12,7 @@ STYLES: Final = {
     "online": "green",
     "late": "yellow",
     "offline": "red",
+    "asleep": "cyan",
     "frozen": "red",
     "new": "cyan",
     "running": "cyan",

@@ -44,6 +44,12 @@ class Camera:
     led_reason: str | None = None
     led_at: float | None = None
 
+    @property
+    def asleep_until(self) -> float | None:
+        """When a camera that went to sleep wanted to be back."""
+        seconds = (self.network or {}).get("asleep_s")
+        return None if seconds is None or self.status_at is None else self.status_at + float(seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class MqttUser:

@@ -118,6 +118,7 @@ class Network(TypedDict):
     dead: NotRequired[Count]  # noticed by silence
     joins: NotRequired[Count]  # times that the camera asked to join the WiFi
     rebuilds: NotRequired[Count]  # ... or made a new interface object
+    asleep_s: NotRequired[Count]  # in the last status before it sleeps: for so many seconds
     resets: NotRequired[Count]  # restarts in a row because there was no connection
 
 

@@ -188,6 +188,10 @@ class DeskHal:
         """A virtual camera goes through all of an agent's update, but goes on running the code it was started with."""
         return True
 
+    def can_sleep(self) -> bool:
+        """A thread has no deep sleep."""
+        return False
+
     def reset(self) -> None:
         """Boot anew."""
         raise ResetRequested

@@ -11,7 +11,7 @@ from fleetd.domain.assignment import STAGES
 from fleetd.domain.halting import Dark
 from fleetd.domain.health import Finding
 from fleetd.domain.pacing import awaits_approval, is_paced, opens_at
-from fleetd.domain.presence import Presence, PresenceRules, presence
+from fleetd.domain.presence import Presence, PresenceRules, presence_of
 from fleetd.domain.records import (
     Assignment,
     AssignmentState,
@@ -114,7 +114,7 @@ class Explaining:
             camera = work.cameras.get(name)
             if camera is None:
                 raise UnknownCameraError(camera=name)
-            seen = presence(seen_at=camera.seen_at, connected=camera.connected, now=now, rules=self._rules)
+            seen = presence_of(camera, now, self._rules)
             desired = work.rollouts.desired(camera.id)
             open_ones = work.rollouts.open_assignments(camera.id)
             current = open_ones[-1] if open_ones else None
@@ -250,6 +250,8 @@ def _camera_story(
         and desired.sent_generation < desired.generation
     ):
         return why, "The offer goes to the broker first; it has not taken it yet."
+    if current.state is lifecycle.OFFERED and seen is Presence.ASLEEP:
+        return why, "It sleeps. It takes the offer up when it wakes."
     if current.state is lifecycle.OFFERED and seen in (Presence.OFFLINE, Presence.NEW):
         return why, "It is not there. The offer waits for it at the broker."
     stage = STAGES[current.state]

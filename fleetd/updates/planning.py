@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fleetd.domain.presence import PresenceRules, presence
+from fleetd.domain.presence import PresenceRules, presence_of
 from fleetd.domain.records import Camera, Release, RolloutState
 from fleetd.domain.rollout import reason_to_skip, split
 from fleetd.domain.target import Target, matches
@@ -66,7 +66,7 @@ def plan(
     chosen: list[Camera] = []
     skipped: list[Skipped] = []
     for camera in work.cameras.all():
-        seen = presence(seen_at=camera.seen_at, connected=camera.connected, now=now, rules=rules)
+        seen = presence_of(camera, now, rules)
         if not matches(query, camera, seen) or (only is not None and camera.name not in only):
             continue
         why = reason_to_skip(

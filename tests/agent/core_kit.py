@@ -104,6 +104,9 @@ class CoreHal(FakeHal):
         self.notes: dict[str, str] = {}
         self.trouble: tuple[int, str | None, str | None] = (0, None, None)
         self.rebuilds = 0
+        self.sleeps = True
+        self.bites_asleep = False
+        self.slept: list[int] = []
         self.picture: Callable[[int], bytes] = lambda quality: bytes([quality]) * 5000
         self.resumes = True  # whether the watchdog restarts it after a pause
         self.watchdog: object = None
@@ -170,6 +173,15 @@ class CoreHal(FakeHal):
 
     def open_regions(self, slot_bytes: int | None) -> MemoryFiles:
         return self.files
+
+    def can_sleep(self) -> bool:
+        return self.sleeps
+
+    def watchdog_bites_asleep(self) -> bool:
+        return self.bites_asleep
+
+    def deepsleep(self, seconds: int) -> None:
+        self.slept.append(seconds)
 
     def keep(self, text: str, name: str = "note") -> None:
         self.notes[name] = text

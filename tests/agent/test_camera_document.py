@@ -32,7 +32,9 @@ def test_every_problem_is_explained_and_no_other() -> None:
         "no-camera",
         "no-keys",
     }
-    found |= words(r'"(spool-[a-z-]+)"', "agent", "spool", "spooling")
+    found |= words(r'"(spool-[a-z-]+)"', "outbox", "spool", "spooling") | words(
+        r'"(sleep-[a-z-]+)"', "sleeping"
+    )
     found |= words(r'return \["([a-z-]+)"\]', "fresh")
     listed = explained("`problems`")
     assert found <= listed

@@ -55,6 +55,8 @@ def test_everything_that_can_be_set_is_taken() -> None:
         "ntp": "pool.ntp.org",
         "publish": "on_change",
         "publish_s": 10,
+        "sleep_s": 600,
+        "awake_s": 30,
         "snapshot_below": 0.5,
         "snapshots_per_day": 5,
         "change_frames": 3,

@@ -42,3 +42,26 @@ def test_a_camera_seen_in_the_future_is_as_doubtful_as_one_seen_that_long_ago() 
     """The clock was set back by a day; a camera that still talks is seen anew within seconds."""
     assert at(-86400, connected=True) is Presence.OFFLINE
     assert at(-5, connected=True) is Presence.ONLINE
+
+
+# --- asleep -----------------------------------------------------------------------------------------------
+
+
+def sleeping(silent: float, *, connected: bool = False, seconds: float = 600) -> Presence:
+    return presence(
+        seen_at=1000.0, connected=connected, now=1000.0 + silent, rules=RULES, asleep_until=1000.0 + seconds
+    )
+
+
+def test_a_camera_that_said_it_would_sleep_is_asleep_until_some_time_after_it_wanted_to_be_back() -> None:
+    assert [sleeping(s) for s in (0, 100, 599, 719)] == [Presence.ASLEEP] * 4
+    assert sleeping(721) is Presence.OFFLINE
+
+
+def test_a_camera_that_woke_early_or_never_slept_is_judged_as_ever() -> None:
+    assert sleeping(10, connected=True) is Presence.ONLINE
+    assert sleeping(100, connected=True) is Presence.LATE
+
+
+def test_one_that_never_spoke_is_new_whatever_is_claimed() -> None:
+    assert presence(seen_at=None, connected=False, now=1.0, rules=RULES, asleep_until=1e9) is Presence.NEW
