@@ -460,7 +460,7 @@ def test_identify_shows_the_camera_for_a_while() -> None:
     reply = command(bench, "identify", args={"seconds": 10})
     assert reply is not None
     assert (reply["id"], reply["ok"]) == ("c-1", True)
-    assert bench.led() == ("white", "double-blink")
+    assert bench.agent.led.state == "identify"
     assert bench.run(11).led() == ("blue", "solid")
 
 
@@ -468,7 +468,7 @@ def test_identify_shows_the_camera_for_a_while() -> None:
 def test_identify_with_a_foolish_duration_takes_its_own(seconds: object) -> None:
     bench = Bench().start().install(model_release("m-1"))
     command(bench, "identify", args={"seconds": seconds})
-    assert bench.run(20).led() == ("white", "double-blink")
+    assert bench.run(20).agent.led.state == "identify"
     assert bench.run(15).led() == ("blue", "solid")
 
 
