@@ -26,6 +26,7 @@ faults: $(VENV)/.dev tools ## Cut and kill at every write, on the camera and in 
 	@$(BIN)/python -m tests.faults.power_cuts $(ARGS)
 	@$(BIN)/python -m tests.faults.syscalls $(ARGS)
 	@$(BIN)/python -m tests.faults.bit_flips
+	@$(BIN)/python -m tests.faults.rollouts $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.dev ## Style, formatting and types
@@ -37,6 +38,7 @@ check: $(VENV)/.dev ## Style, formatting and types
 bench: $(VENV)/.dev tools ## Measure: messages per second, and what the agent costs a camera; minutes, never part of the tests
 	@$(BIN)/python -m benchmarks.landing
 	@$(BIN)/python -m benchmarks.agent_cost
+	@$(BIN)/python -m benchmarks.halting
 
 .PHONY: format
 format: $(VENV)/.dev ## Put the sources into the one format

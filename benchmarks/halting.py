@@ -1,6 +1,6 @@
 """How many cameras a bad release harms before a rollout halts, and how often a good one is halted for nothing.
 
-Fleets of 200 cameras take a release in waves of 1 camera, 5, 25 and 100 %. The release is bad for a part of them:
+Fleets of 200 cameras take a release in waves of 1 camera, 5, 25, 50 and 100 %. The release is bad for a part of them:
 
 - loud: they go back by themselves and say so;
 - silent: they take the update up and are never heard of again;
@@ -36,12 +36,12 @@ from fleetd.domain.records import RolloutSettings
 from fleetd.domain.rollout import Evidence, Move, Tally, next_step, split
 
 CAMERAS: Final = 200
-WAVES: Final = (5, 25, 100)
+WAVES: Final = (5, 25, 50, 100)
 CANARIES: Final = 1
 SHARES: Final = (0.01, 0.02, 0.05, 0.10, 0.20)
 KINDS: Final = ("loud", "silent", "slow", "wrong")
 REVERTS, SILENT = 0.005, 0.002  # of any release, for reasons of its own
-PAST, SOAK = 40, 20  # buckets before the rollout and of each wave's watch
+PAST, SOAK = 40, 30  # buckets before the rollout and of each wave's watch
 WATCHED, CONTROLS = 36, 24  # canaries and controls that fleetd reads
 RESULTS: Final = 25  # in a bucket
 SETTINGS: Final = RolloutSettings(canaries=CANARIES, soak_s=600.0)

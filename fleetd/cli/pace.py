@@ -1,7 +1,7 @@
 """How calmly a push goes: waves, watching, limits and hours, as options of `push-model`.
 
 Without a word about it a push is calm: fewer than four cameras get it at once; more get it after one of them has run it
-for ten minutes; twenty or more in waves of one camera, 5, 25 and 100 %.
+for ten minutes; twenty or more in waves of one camera, 5, 25 and 100 %, a hundred or more with one of 50 % between.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from fleetd.cli.text import safe, span
 
 FEW: Final = 4
 MANY: Final = 20
+A_LOT: Final = 100
 CALM_SOAK_S: Final = 600.0
 
 _PACE = "Pace"
@@ -134,7 +135,8 @@ def pace_of(wish: Wish, cameras: int, now: float) -> Pace:
     calm = wish.waves is None and wish.canaries is None
     waves, canaries, soak_s = _shares(wish.waves or "100"), wish.canaries or 0, 0.0
     if calm and cameras >= FEW:
-        waves, canaries, soak_s = ((5, 25, 100) if cameras >= MANY else (100,)), 1, CALM_SOAK_S
+        shares = (5, 25, 50, 100) if cameras >= A_LOT else (5, 25, 100) if cameras >= MANY else (100,)
+        waves, canaries, soak_s = shares, 1, CALM_SOAK_S
     settings: dict[str, Any] = {
         "soak_s": soak_s if wish.soak is None else _seconds(wish.soak),
         "retries": 2 if wish.retries is None else wish.retries,

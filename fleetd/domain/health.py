@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from fleetd.domain.evidence import against_chance, together
 
 CHANCE: Final = 0.02  # of a false halt in a whole rollout, all signals together
-MIN_RESULTS: Final = 5  # in a bucket; fewer tell a rate, but no mix
+MIN_RESULTS: Final = 3  # in a bucket; fewer tell a rate, but no mix
 MIN_CONTROLS: Final = 3  # in a bucket, to take off what happens to all
 FEW: Final = 4  # fewer canaries than these: one that moved is enough
 NAMED: Final = 10  # cameras in a finding

@@ -11,7 +11,7 @@ from fleetd.domain.rollout import Evidence, Move, Step, Tally, count, next_step,
 from fleetd.ports import UnitOfWork
 from fleetd.updates.releases import described
 
-BUCKETS_IN_SOAK: Final = 20
+BUCKETS_IN_SOAK: Final = 30
 BUCKET_S: Final = 60.0  # without a soak
 SHORTEST_S: Final = 5.0
 LONGEST_S: Final = 900.0
@@ -29,7 +29,7 @@ class Verdict:
 
 
 def bucket_seconds(soak_s: float) -> float:
-    """How long a bucket of observation is: twenty in a soak."""
+    """How long a bucket of observation is: thirty in a soak."""
     return min(max(soak_s / BUCKETS_IN_SOAK, SHORTEST_S), LONGEST_S) if soak_s else BUCKET_S
 
 

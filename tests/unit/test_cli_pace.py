@@ -21,7 +21,8 @@ from fleetd.errors import InvalidError
         (4, "1 camera, 100 %, each watched for 10 min"),
         (19, "1 camera, 100 %, each watched for 10 min"),
         (20, "1 camera, 5 %, 25 %, 100 %, each watched for 10 min"),
-        (1000, "1 camera, 5 %, 25 %, 100 %, each watched for 10 min"),
+        (99, "1 camera, 5 %, 25 %, 100 %, each watched for 10 min"),
+        (100, "1 camera, 5 %, 25 %, 50 %, 100 %, each watched for 10 min"),
     ],
 )
 def test_without_a_word_it_is_calm(cameras: int, said: str) -> None:
