@@ -39,6 +39,7 @@ bench: $(VENV)/.dev tools ## Measure: messages per second, and what the agent co
 	@$(BIN)/python -m benchmarks.landing
 	@$(BIN)/python -m benchmarks.agent_cost
 	@$(BIN)/python -m benchmarks.halting
+	@$(BIN)/python -m benchmarks.broker_security
 
 .PHONY: format
 format: $(VENV)/.dev ## Put the sources into the one format

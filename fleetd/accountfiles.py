@@ -6,6 +6,7 @@ the old or the new one. fleetd's own password lies beside them.
 
 import os
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -102,6 +103,29 @@ class Keeper:
             log.warning("accounts_not_applied", error=str(error))
             return False
         return True
+
+
+def reload_site(folder: Path) -> None:
+    """Has the mosquitto of that folder read its files again; one that does not run reads them when it starts.
+
+    FleetError: it runs, and fleetd may not send it a signal.
+    """
+    try:
+        pid = int((folder / "mosquitto.pid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return
+    told = Path(f"/proc/{pid}/cmdline")
+    try:
+        if told.parent.parent.is_dir() and str(folder / "mosquitto.conf").encode() not in told.read_bytes():
+            return  # its number belongs to another program now
+        os.kill(pid, signal.SIGHUP)
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    except PermissionError as error:
+        raise FleetError(
+            f"The mosquitto in {folder} runs as another user, so fleetd cannot have it read its accounts again. "
+            "Run both as the same user, or reload it yourself. The files are written."
+        ) from error
 
 
 def write_private(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from fleetd.accountfiles import AccountFiles, Keeper
+from fleetd.accountfiles import AccountFiles, Keeper, reload_site
 from fleetd.accounts import Accounts, Rights
 from fleetd.certificates import BROKER_NAME, Authority
 from fleetd.domain.lanes import DAEMON
@@ -37,8 +37,10 @@ class BrokerHost:
         self.running: RunningBroker | None = None
         self.host, self.port = self._settings.host or "", self._settings.port
         self.username, self.password = self._settings.username, None
-        if not self._is_external():
-            self._files = AccountFiles(self._folder, settings.prefix)
+        site = self._settings.site
+        self._site = site.absolute() if site is not None and self._is_external() else None
+        if not self._is_external() or self._site is not None:
+            self._files = AccountFiles(self._site or self._folder, settings.prefix)
             self._rights = Rights(settings.prefix, self._files.own_secret())
             self._keeper = Keeper(accounts.version, accounts.roll, self._apply)
             self.username, self.password = DAEMON, self._files.own_secret()
@@ -53,7 +55,10 @@ class BrokerHost:
         if self._is_external():
             if self._settings.host is None:
                 raise SettingsError("broker.mode is external, but broker.host names no broker.")
-            self.password = self._settings.secret()
+            if self._site is None:
+                self.password = self._settings.secret()
+            else:
+                self.step()
             return
         assert self._files is not None  # noqa: S101  # own brokers have them
         wanted = self._settings
@@ -83,10 +88,10 @@ class BrokerHost:
 
     def for_cameras(self) -> Mapping[str, Any]:
         """Where cameras find the broker, and what they need to trust it; for `fleetctl provision`."""
-        if self.running is None:
-            return {"address": f"{self._settings.host}:{self._settings.port}", "tls": None}
+        if self.running is None and self._site is None:
+            return {"address": _joined(str(self._settings.host), self._settings.port), "tls": None}
         host = self._settings.public_host or (self._settings.listen if self._settings.is_open else self.host)
-        if not self._is_encrypted():
+        if not self._is_encrypted() or not self._authority.exists:
             return {"address": _joined(host, self.port), "tls": None}
         trust = {"ca": self._authority.for_cameras(), "name": BROKER_NAME}
         return {"address": _joined(host, self._settings.tls_port), "tls": trust}
@@ -136,6 +141,8 @@ class BrokerHost:
         self._rights.take(roll)
         if self.running is not None:
             self.running.reload()
+        elif self._site is not None:
+            reload_site(self._site)
 
 
 def _joined(host: str, port: int) -> str:

@@ -74,6 +74,11 @@ class BrokerSettings(_Section):
         description="External broker with TLS: the certificate (PEM) of the authority that signed its own; without "
         "it, those that this machine trusts.",
     )
+    site: Path | None = Field(
+        None,
+        description="External broker only: the folder of a mosquitto that `fleetd broker init` has set up. fleetd "
+        "keeps its accounts there and has it read them again.",
+    )
     listen: str = Field(
         "127.0.0.1",
         description="Own mosquitto only: the address on which it listens for cameras, e.g. 0.0.0.0 for all of this "

@@ -3,6 +3,7 @@
 Any may die at any time: what it had not acknowledged the broker or the cameras repeat, to whoever is left.
 """
 
+import secrets
 import socket
 import threading
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from fleetd.store.landing import Landing
 
 log = get_logger(__name__)
 
-GROUP = "fleetd"  # of the shared subscription
+GROUP = "ingest_group"  # the fact that names the shared subscription's group
 ABSENCE_SECONDS = 60  # how long the broker waits for a worker that is gone, before it shares its messages out
 
 
@@ -41,7 +42,7 @@ class IngestWorker:
             host=broker.host,
             port=broker.port,
             client_id=f"{broker.client_id}-ingest-{name}",
-            subscribe=f"$share/{GROUP}/{all_up(settings.prefix)}",
+            subscribe=f"$share/{_group(self._store)}/{all_up(settings.prefix)}",
             session_seconds=ABSENCE_SECONDS,
             receive=self._receive,
             username=broker.username,
@@ -69,6 +70,19 @@ class IngestWorker:
         self.ingest.stop()
         self.link.stop()
         self._store.close()
+
+
+def _group(store: SqlStore) -> str:
+    """The group of this installation's shared subscription, made the first time.
+
+    A secret: mosquitto lets every account join a group, and gives messages that the account may not read to nobody.
+    """
+    with store.transaction() as work:
+        found = work.access.get_fact(GROUP)
+        if found is None:
+            found = f"fleetd-{secrets.token_hex(16)}"
+            work.access.set_fact(GROUP, found)
+    return found
 
 
 def run(settings: Settings, name: str | None, stopping: threading.Event) -> None:

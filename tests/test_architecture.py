@@ -74,6 +74,7 @@ MAY_USE: dict[str, set[str]] = {
         "bundles",
         "provisioning",
     },  # fleetctl knows a server by HTTP only
+    "cli.siteinit": _BASE | {"cli", "accountfiles", "certificates", "domain", "embedded", "settings"},
     "cli.authority": _BASE | {"cli", "certificates", "settings"},
     "cli.daemon": _PURE | {"cli", "app", "settings", "store", "worker"},
     "cli.golden": _PURE | {"cli", "simulator"},

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from fleetd import __version__
-from fleetd.cli import authority
+from fleetd.cli import authority, siteinit
 from fleetd.errors import FleetError, SettingsError
 from fleetd.settings import Settings, load_settings, names
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(authority.app, name="ca")
+app.add_typer(siteinit.app, name="broker")
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="Settings file; `fleetd.toml` here when there is one.")

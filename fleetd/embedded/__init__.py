@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from fleetd.embedded.configuration import Accounts, TlsListener
+from fleetd.embedded.configuration import Accounts, TlsListener, mosquitto_conf
 from fleetd.embedded.guarding import Authority
 from fleetd.embedded.inprocess import InProcessAmqtt
 from fleetd.embedded.mosquitto import SupervisedMosquitto, end_left_behind
@@ -16,6 +16,7 @@ from fleetd.errors import BrokerError, SettingsError
 __all__ = [
     "start_broker",
     "find_mosquitto",
+    "mosquitto_conf",
     "end_left_behind",
     "answers",
     "LOOPBACK",

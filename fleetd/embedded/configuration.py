@@ -49,10 +49,11 @@ def mosquitto_conf(
     tls: TlsListener | None = None,
     as_root: bool = False,
     extra: Sequence[str] = (),
+    title: str = "Written by fleetd at every start; changes here are lost.",
 ) -> str:
     """The configuration file. Without accounts everybody is let in."""
     lines = [
-        "# Written by fleetd at every start; changes here are lost.",
+        f"# {title}",
         "per_listener_settings false",
         "persistence true",
         f"persistence_location {data}/",
