@@ -24,6 +24,7 @@ test: check tools ## Everything that has to pass: `make check`, then all tests (
 .PHONY: faults
 faults: $(VENV)/.dev tools ## Cut and kill at every write, on the camera and in fleetd (ARGS="--seconds 600 --seed 7")
 	@$(BIN)/python -m tests.faults.power_cuts $(ARGS)
+	@EVERY_FAULT=1 $(BIN)/python -m pytest -q tests/integration/test_cli_recover.py -k fails_anywhere
 	@$(BIN)/python -m tests.faults.syscalls $(ARGS)
 	@$(BIN)/python -m tests.faults.bit_flips
 	@$(BIN)/python -m tests.faults.rollouts $(ARGS)

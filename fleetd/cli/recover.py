@@ -330,8 +330,9 @@ def _print_step(session: Session, step: dict[str, Any], files: flashing.Files) -
         out.say(f"    {safe(line)}")
     if step["risk"]:
         out.say(f"  Careful: {safe(step['risk'])}")
-    commands = flashing.shown(step["commands"], files)
-    for line in commands:
+    if step["ahead"]:
+        out.say("  These follow at once, by themselves:")
+    for line in flashing.shown([*step["ahead"], *step["commands"]], files):
         out.say(f"    $ {safe(line)}")
     if step["ide"] and step["kind"] == "run":
         out.say("  With OpenMV IDE instead:")

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fleetd.store.cameras import note_removal
+from fleetd.store.incident_tables import incidents, mutes, recoveries
 from fleetd.store.tables import (
     boots,
     chunks,
@@ -98,7 +99,9 @@ class SqlUpkeep:
         return gone
 
     def drop_notes(self, before: float, limit: int) -> int:
-        """Removes events, LED sightings and replies that were received before then, at most `limit` of each."""
+        """Removes events, LED sightings and replies that were received before then, and incidents and recoveries that
+        were over by then: at most `limit` of each.
+        """
         gone = 0
         for name, table in _NOTES.items():
             time = table.c.received_at if "received_at" in table.c else table.c.at
@@ -106,6 +109,18 @@ class SqlUpkeep:
             some = sa.select(table.c.id).order_by(table.c.id).limit(limit).subquery(f"oldest_{name}")
             old = sa.and_(table.c.id.in_(sa.select(some.c.id)), time < before)
             gone = max(gone, self._connection.execute(sa.delete(table).where(old)).rowcount)
+        return max(gone, self._drop_incidents(before, limit))
+
+    def _drop_incidents(self, before: float, limit: int) -> int:
+        """Incidents with their notes and notices, recoveries and maintenance that ended before then."""
+        gone = 0
+        for key, ended in (
+            (incidents.c.id, incidents.c.closed_at),
+            (recoveries.c.id, recoveries.c.finished_at),
+            (mutes.c.subject, mutes.c.until),
+        ):
+            some = sa.select(key).where(ended < before).limit(limit)
+            gone = max(gone, self._connection.execute(sa.delete(key.table).where(key.in_(some))).rowcount)
         return gone
 
     def drop_boots(self, before: float, limit: int) -> int:

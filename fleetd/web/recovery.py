@@ -106,7 +106,7 @@ class StepOut(BaseModel):
             usb=list(step.usb),
             timeout_s=step.timeout_s,
             ide=list(step.ide),
-            risk=step.risk,
+            risk=step.risk or (following.risk if following is not None and following.commands else ""),
             drawing=list(terminal(board)) if step.has_drawing else [],
             drawing_svg=svg(board) if step.has_drawing else None,
         )

@@ -107,3 +107,35 @@ def test_evidence_is_gathered_for_many_cameras_at_once(store: SqlStore) -> None:
     assert found["cam-1"].clues.frozen_s == pytest.approx(900, abs=2)
     assert found["cam-2"].findings[0].cause.key == "firmware-panic"
     assert found["cam-2"].clues.light_seen == "white cycle"
+
+
+def test_what_is_over_for_long_is_forgotten_and_what_is_open_is_kept(store: SqlStore) -> None:
+    with store.transaction() as work:
+        camera = work.cameras.add("cam-1", None, NOW)
+        old = work.incidents.add(Symptom(Kind.SILENCE, camera, "", "x"), "warning", [], NOW)
+        work.incidents.add_note(old.id, "ada", "hm", NOW)
+        work.incidents.add_notice(old.id, "webhook", "opened", {}, NOW)
+        values = {
+            "board": "h7",
+            "cause": "unknown",
+            "guide": "ladder",
+            "step": "unplug",
+            "causes": [],
+            "log": [],
+        }
+        recovery = work.recoveries.add(camera.id, {**values, "incident_id": old.id}, "ada", NOW)
+        work.incidents.close(old.id, "back", NOW)
+        fresh = work.incidents.add(Symptom(Kind.PANIC, camera, "", "y"), "critical", [], NOW)
+        work.incidents.set_mute("all", NOW, "", "ada", NOW)
+    with store.transaction() as work:
+        assert work.upkeep.drop_notes(NOW + 1, 100) == 1
+        assert work.upkeep.drop_notes(NOW + 1, 100) == 0
+        assert [one.id for one in work.incidents.all(is_open=None, camera=None, since=None, limit=9)] == [
+            fresh.id
+        ]
+        assert work.incidents.notes(old.id) == []
+        assert work.incidents.notices(old.id) == []
+        kept = work.recoveries.get(recovery.id)
+        assert kept is not None
+        assert kept.incident_id is None
+        assert work.incidents.mutes(NOW - 1) == []
