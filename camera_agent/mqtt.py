@@ -39,7 +39,7 @@ _DISCONNECT_PACKET = const(b"\xe0\x00")
 
 _PACKETS_PER_POLL = const(16)
 _READS_PER_POLL = const(16)
-_ASKED_MAX = const(8)  # SUBSCRIBE and UNSUBSCRIBE packets without an answer yet
+_ASKED_MAX = const(24)  # SUBSCRIBE and UNSUBSCRIBE packets without an answer yet
 _TOPICS_MAX = const(64)  # in one SUBSCRIBE
 
 _CONNACK_MS = const(10000)

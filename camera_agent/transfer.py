@@ -14,10 +14,11 @@ import hashlib
 
 from camera_agent import crypto
 from camera_agent.errors import StorageError, TransferError
-from camera_agent.heap import const
+from camera_agent.heap import const, is_small
 from camera_agent.protocol import BLOCK_BYTES, blocks_of
 
-WINDOW = const(4)
+WINDOW = const(12)  # what fills a link of 5 Mbit/s with 60 ms there and back
+_SMALL_WINDOW = const(4)  # where memory is scarce: topics that are wanted take 100 bytes each
 BAD_BLOCKS = const(3)  # wrong copies of one block before the transfer is given up
 _ASK_AGAIN_MS = const(60_000)  # of silence while connected
 _GIVE_UP_MS = const(900_000)  # connected, and not one good block
@@ -45,6 +46,7 @@ class Transfer:
         self._scanned = 0  # blocks of this part looked up in the stage
         self._have = bytearray(_PER_INDEX // 8)
         self._piece = memoryview(bytearray(_PIECE_BYTES))
+        self._window = _SMALL_WINDOW if is_small() else WINDOW
         self._wanted = []  # block numbers asked for, at most WINDOW; of index topics the part's number
         self._bad = {}  # wrong copies by block number, for the wanted ones only
         self._asking_index = False
@@ -70,7 +72,7 @@ class Transfer:
         if not self._wanted and self._next_missing() is None:
             return self._next_part()
         asked = False
-        while len(self._wanted) < WINDOW:
+        while len(self._wanted) < self._window:
             block = self._next_missing()
             if block is None:
                 break

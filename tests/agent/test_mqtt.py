@@ -486,7 +486,7 @@ def test_a_change_that_does_not_fit_one_write_takes_two() -> None:
 
 def test_too_many_unanswered_subscriptions_are_held_back() -> None:
     session = Session()
-    for _ in range(4):
+    for _ in range(12):
         assert session.client.can_ask()
         session.client.change([b"a"], [(b"b", 0)], session.now)
     assert not session.client.can_ask()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -122,12 +123,16 @@ def test_a_patch_is_taken_when_its_base_is_the_running_content(camera: Camera) -
     assert runs(camera, TWO_PATCH)
 
 
-def test_blocks_are_pulled_in_a_window_of_four_and_every_topic_is_left_again(camera: Camera) -> None:
-    big = make_release(SIGNER, "model-2", weights(60_000, 7), 2)
+@pytest.mark.parametrize(("is_small", "window"), [(False, 12), (True, 4)])
+def test_blocks_are_pulled_in_a_window_and_every_topic_is_left_again(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch, is_small: bool, window: int
+) -> None:
+    monkeypatch.setattr(transfer, "is_small", lambda: is_small)
+    big = make_release(SIGNER, "model-2", Random(7).randbytes(60_000), 2)
     blocks = len(big.encodings[0].blocks)
-    assert blocks > 8
+    assert blocks > 14
     camera.install(big, 2)
-    assert camera.broker.most_wanted == transfer.WINDOW == 4
+    assert camera.broker.most_wanted == window
     assert camera.broker.wanted == []
     assert len(camera.broker.asked) == 1 + 1 + blocks, "nothing was asked for twice"
 
@@ -664,7 +669,10 @@ def test_after_a_reboot_only_the_missing_blocks_are_fetched(camera: Camera) -> N
     assert runs(camera, big)
 
 
-def test_progress_is_reported_every_few_seconds_not_for_every_block(camera: Camera) -> None:
+def test_progress_is_reported_every_few_seconds_not_for_every_block(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "is_small", lambda: True)
     big = make_release(SIGNER, "model-2", weights(60_000, 7), 2)
     camera.broker.publish(big)
     camera.want(big, 2).run(tick_ms=6000)
