@@ -216,6 +216,7 @@ class Daemon:
         problems = []
         if not self.link.ready:
             problems.append(f"MQTT broker at {self.link.address}: {self.link.last_error or 'not connected'}")
+        problems += [f"MQTT broker at {self.link.address}: {what}" for what in self.link.shortcomings]
         if self.ingest.trouble:
             problems.append(f"database: {self.ingest.trouble}")
         if self._jobs is not None:

@@ -29,6 +29,11 @@ from fleetd.ports import Inbound
 log = get_logger(__name__)
 
 KEEPALIVE_SECONDS = 30
+NEEDED_PACKET_BYTES = 16384 + 512  # the largest message from a camera with its topic
+_NO_RETAIN = (
+    "the broker keeps no retained messages, which updates and desired states live in: "
+    "allow them (mosquitto: retain_available true)"
+)
 CONNECT_SECONDS = 5.0  # for the TCP connection
 CONNACK_SECONDS = 3.0
 SESSION_SECONDS = 30 * 86400  # how long the broker keeps messages for an absent fleetd
@@ -89,6 +94,7 @@ class BrokerLink:
         self._worked = False  # the present connection got as far as our subscription
         self._session_present = False
         self.connects = 0
+        self.shortcomings: tuple[str, ...] = ()  # what this broker does not do and updates need, for people
         self.last_error: str | None = None
 
     @property
@@ -271,10 +277,13 @@ class BrokerLink:
         return client
 
     def _on_connect(
-        self, client: mqtt.Client, _data: Any, flags: mqtt.ConnectFlags, code: ReasonCode, _properties: Any
+        self, client: mqtt.Client, _data: Any, flags: mqtt.ConnectFlags, code: ReasonCode, properties: Any
     ) -> None:
+        self.shortcomings = _shortcomings(properties)
         if code.is_failure:
             self.last_error = f"refused: {code}"
+            if "retain" in str(code).lower():
+                self.last_error = f"{_NO_RETAIN} ({code})"
             if "protocol version" in str(code).lower():
                 self._other_version()
             self._broken.set()
@@ -321,6 +330,22 @@ class BrokerLink:
                 for topic, payload, retained, mid in batch
             ]
         )
+
+
+def _shortcomings(properties: Any) -> tuple[str, ...]:
+    """What an MQTT 5 broker says of itself that updates cannot live with."""
+    found = []
+    if getattr(properties, "RetainAvailable", 1) == 0:
+        found.append(_NO_RETAIN)
+    most = getattr(properties, "MaximumPacketSize", None)
+    if most is not None and most < NEEDED_PACKET_BYTES:
+        found.append(
+            f"the broker takes packets of {most} bytes at most, manifests and messages need {NEEDED_PACKET_BYTES}: "
+            "raise its limit (mosquitto: max_packet_size)"
+        )
+    if getattr(properties, "MaximumQoS", 2) == 0:
+        found.append("the broker acknowledges nothing (QoS 0 only): messages could be lost unnoticed")
+    return tuple(found)
 
 
 def _text(topic: bytes) -> str:

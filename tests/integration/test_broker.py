@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -210,3 +211,23 @@ def test_a_flush_does_not_wait_for_a_connection_that_is_gone(mosquitto: Mosquitt
         until(lambda: link.ready)
         link.publish("fleet/v1/_blob/z", b"y", retain=True)
         assert link.flush(10)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("retain_available false", "retain_available true"),
+        ("max_packet_size 6000", "max_packet_size"),
+    ],
+)
+def test_a_broker_that_cannot_carry_updates_is_diagnosed_in_words(
+    tmp_path: Path, setting: str, words: str
+) -> None:
+    with Mosquitto(tmp_path, setting) as broker, link_to(broker.port, Received()) as link:
+        until(lambda: words in " ".join((*link.shortcomings, link.last_error or "")))
+
+
+def test_a_broker_that_can_has_no_shortcomings(mosquitto: Mosquitto) -> None:
+    with link_to(mosquitto.port, Received()) as link:
+        assert link.wait_ready(60)
+        assert link.shortcomings == ()
