@@ -142,8 +142,10 @@ class _Demo:
         """Pushes one of our models with fleetctl, as an operator would; the release's id."""
         bundle = self._folder / f"{model}.zip"
         make_zip(model, bundle)
-        wish = ["push-model", str(bundle), "--to", "tag=demo", "--version", version, "--yes"]
-        self._command(f"fleetctl push-model {bundle.name} --to tag=demo --version {version}")
+        # All at once: five cameras that can be looked at need no canary, and nobody likes to wait for a demo.
+        choices = ["--to", "tag=demo", "--version", version, "--waves", "100"]
+        wish = ["push-model", str(bundle), *choices, "--yes"]
+        self._command(f"fleetctl push-model {bundle.name} {' '.join(choices)}")
         state = self._folder / "state"
         environment = {
             **os.environ,
