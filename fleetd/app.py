@@ -36,6 +36,8 @@ from fleetd.ports import Inbound
 from fleetd.protocol.topics import DaemonTopic, all_up, format_topic
 from fleetd.recovery import RecoveryService
 from fleetd.registry import Registry
+from fleetd.sdnotify import Watchdog
+from fleetd.sdnotify import notify as notify_systemd
 from fleetd.settings import Settings
 from fleetd.store import migrate
 from fleetd.store.engine import SqlStore
@@ -49,6 +51,7 @@ from fleetd.workers import Workers
 log = get_logger(__name__)
 
 BROKER_WAIT_SECONDS = 10.0
+STUCK_SECONDS = 120.0  # a writer that does nothing for so long, not even waiting, hangs
 
 
 class Daemon:
@@ -332,9 +335,14 @@ class Daemon:
 
 def run(settings: Settings, stopping: threading.Event, config: Path | None = None) -> None:
     """Runs fleetd until `stopping` is set."""
-    with Daemon(settings, config):
+    with Daemon(settings, config) as daemon:
+        watchdog = Watchdog(lambda: daemon.ingest.alive(STUCK_SECONDS))
+        watchdog.start()
+        notify_systemd("READY=1")
         stopping.wait()
+        notify_systemd("STOPPING=1")
         log.info("fleetd_stopping")
+        watchdog.stop()
     log.info("fleetd_stopped")
 
 

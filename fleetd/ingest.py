@@ -162,6 +162,7 @@ class Ingest:
         self._receipts: dict[tuple[str, str], list[tuple[int, int]]] = {}
         self._receipts_sent = time.monotonic()
         self._abandon = threading.Event()
+        self._turned_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
@@ -184,8 +185,13 @@ class Ingest:
         """Counts since the start and what is wrong now."""
         return {**asdict(self.counts), "waiting": len(self.inbox), "trouble": self.trouble}
 
+    def alive(self, within: float) -> bool:
+        """Whether the writer has been doing something in the last so many seconds, if only waiting."""
+        return self._thread.is_alive() and time.monotonic() - self._turned_at < within
+
     def _run(self) -> None:
         while True:
+            self._turned_at = time.monotonic()
             batch = self.inbox.take(BATCH, timeout=min(0.5, self._receipt_seconds))
             if batch:
                 self._store(batch)
@@ -231,6 +237,7 @@ class Ingest:
         """
         delay = RETRY_SECONDS[0]
         while not self._abandon.is_set():
+            self._turned_at = time.monotonic()
             try:
                 landed = self._landing.write(arrivals, dead)
             except (StoreError, MemoryError) as error:  # busy, full, gone: nothing is wrong with the messages

@@ -6,22 +6,26 @@ Any may die at any time: what it had not acknowledged the broker or the cameras 
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Sequence
 
 from fleetd.broker import BrokerLink
 from fleetd.errors import SettingsError
+from fleetd.freshness import Freshness
 from fleetd.ingest import Ingest
 from fleetd.logs import get_logger
 from fleetd.ports import Inbound
 from fleetd.protocol.topics import all_up
+from fleetd.sdnotify import Watchdog, notify
 from fleetd.settings import Settings
 from fleetd.store import migrate
 from fleetd.store.engine import SqlStore
-from fleetd.store.landing import Landing
+from fleetd.store.landing import Landed, Landing
 
 log = get_logger(__name__)
 
 GROUP = "ingest_group"  # the fact that names the shared subscription's group
+STUCK_SECONDS = 120.0  # a writer that does nothing for so long, not even waiting, hangs
 ABSENCE_SECONDS = 60  # how long the broker waits for a worker that is gone, before it shares its messages out
 
 
@@ -50,12 +54,19 @@ class IngestWorker:
             tls=broker.tls,
             ca_file=broker.ca_file,
         )
+        self.freshness = Freshness(self._store, time.time)
+        self._prefix = settings.prefix
         self.ingest = Ingest(
             Landing(self._store),
             self.link,
             prefix=settings.prefix,
             receipt_seconds=settings.landing.receipt_seconds,
+            landed=self._landed,
         )
+
+    def _landed(self, landed: Landed) -> None:
+        if landed.nonces:
+            self.freshness.answer(landed.nonces, self.link, self._prefix)
 
     def _receive(self, batch: Sequence[Inbound]) -> None:
         self.ingest.receive(batch)
@@ -90,6 +101,11 @@ def run(settings: Settings, name: str | None, stopping: threading.Event) -> None
     worker = IngestWorker(settings, name or socket.gethostname().partition(".")[0])
     worker.start()
     log.info("ingest_started", name=worker.name, mqtt=worker.link.address)
+    watchdog = Watchdog(lambda: worker.ingest.alive(STUCK_SECONDS))
+    watchdog.start()
+    notify("READY=1")
     stopping.wait()
+    notify("STOPPING=1")
+    watchdog.stop()
     worker.stop()
     log.info("ingest_stopped", name=worker.name, **worker.ingest.health())

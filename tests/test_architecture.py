@@ -76,12 +76,14 @@ MAY_USE: dict[str, set[str]] = {
     },  # fleetctl knows a server by HTTP only
     "cli.siteinit": _BASE | {"cli", "accountfiles", "certificates", "domain", "embedded", "settings"},
     "cli.authority": _BASE | {"cli", "certificates", "settings"},
-    "cli.daemon": _PURE | {"cli", "app", "settings", "store", "worker"},
+    "cli.daemon": _PURE | {"cli", "app", "settings", "store", "worker", "doctor"},
     "cli.golden": _PURE | {"cli", "simulator"},
     "cli.demo": _PURE | {"cli", "app", "settings", "simulator"},
     "simulator": _PURE | {"logs"},
     "workers": _BASE,
-    "worker": _BASE | {"ports", "protocol", "broker", "ingest", "settings", "store"},
+    "worker": _BASE | {"ports", "protocol", "broker", "freshness", "ingest", "sdnotify", "settings", "store"},
+    "doctor": _BASE | {"domain", "settings", "store"},
+    "sdnotify": set(),
     "app": _SERVICE
     | _SERVICES
     | {
@@ -91,6 +93,7 @@ MAY_USE: dict[str, set[str]] = {
         "ingest",
         "jobs",
         "notify",
+        "sdnotify",
         "settings",
         "store",
         "web",

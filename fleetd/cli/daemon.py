@@ -51,6 +51,7 @@ def serve(
 
     stopping = threading.Event()
     _stop_on_signal(stopping)
+    _reload_on_signal(config)
     run(settings, stopping, config)
 
 
@@ -84,6 +85,7 @@ def ingest(
 
     stopping = threading.Event()
     _stop_on_signal(stopping)
+    _reload_on_signal(config)
     if follow:
         threading.Thread(target=_stop_with_input, args=[stopping], daemon=True).start()
     run(settings, name, stopping)
@@ -100,6 +102,15 @@ def migrate_command(config: Config = None) -> None:
     changed = migrate.upgrade(store)
     store.close()
     typer.echo(f"The database is at revision {migrate.newest_revision()}{'' if changed else ' already'}.")
+
+
+@app.command()
+def doctor(config: Config = None) -> None:
+    """Looks at everything and says what to do: one page. Exit code 1 when something is bad."""
+    from fleetd.doctor import examine, report  # noqa: PLC0415
+
+    if not report(examine(_settings(config)), typer.echo):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -161,6 +172,18 @@ def settings_command(config: Config = None) -> None:
 def version() -> None:
     """Prints the version."""
     typer.echo(__version__)
+
+
+def _reload_on_signal(config: Path | None) -> None:
+    """SIGHUP takes over what may change while fleetd runs: how and what is logged. The rest needs a new start."""
+
+    def handle(_number: int, _frame: object) -> None:
+        try:
+            _settings(config)
+        except SettingsError as error:
+            print(f"fleetd: {error} The settings in force stay.", file=sys.stderr)  # noqa: T201
+
+    signal.signal(signal.SIGHUP, handle)
 
 
 def _stop_with_input(stopping: threading.Event) -> None:

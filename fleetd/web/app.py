@@ -100,6 +100,7 @@ def create_app(
     app.state.unpacking = asyncio.Semaphore(releases.CONTENTS_AT_ONCE)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
+    app.include_router(system.probes)
     app.add_exception_handler(FleetError, _on_fleet_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -1,13 +1,15 @@
-"""/health and /status: is it there, and how is it doing."""
+"""/health, /status, and the probes /healthz and /readyz: is it there, and how is it doing."""
 
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from fleetd.web.services import AllServices, Viewer
 
 router = APIRouter(tags=["system"])
+probes = APIRouter(include_in_schema=False)
 
 
 class HealthOut(BaseModel):
@@ -26,3 +28,16 @@ def health() -> HealthOut:
 def status(held: AllServices, _: Viewer) -> dict[str, Any]:
     """How fleetd is doing: version, broker, backlog, counts."""
     return dict(held.status())
+
+
+@probes.get("/healthz")
+def alive() -> HealthOut:
+    """Whether this process answers; for whoever starts it again when it does not."""
+    return HealthOut(ok=True)
+
+
+@probes.get("/readyz")
+def ready(held: AllServices) -> JSONResponse:
+    """Whether messages are being stored: 503 with what is waited for. Says no more, because it asks for no token."""
+    waiting = sorted({str(problem).split()[0].strip(":") for problem in held.status()["problems"]})
+    return JSONResponse({"ok": not waiting, "waiting_for": waiting}, 503 if waiting else 200)

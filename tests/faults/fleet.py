@@ -62,6 +62,11 @@ class FleetProcess:
         """SIGTERM; the exit code."""
         return self._end(signal.SIGTERM)
 
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def children(self) -> list[int]:
         """Process ids of its workers."""
         if self._process is None:

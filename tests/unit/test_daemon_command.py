@@ -27,7 +27,7 @@ def test_help_and_version_end_well(tmp_path: Path) -> None:
     assert run(tmp_path, "version").stdout.strip() == __version__
     shown = run(tmp_path, "--help")
     assert shown.returncode == 0
-    assert all(word in shown.stdout for word in ("serve", "demo", "migrate", "settings"))
+    assert all(word in shown.stdout for word in ("serve", "demo", "migrate", "settings", "doctor", "backup"))
 
 
 @pytest.mark.parametrize(
