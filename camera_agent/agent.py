@@ -49,6 +49,7 @@ class Agent:
         """`facts`: what boot.choose() answered."""
         self.hal = hal
         self._facts = facts or {}
+        self.network = self._facts.get("network")  # of netconfig.overlay()
         self.settings = settings
         self.is_over = False
         self.asleep_s = 0  # how long the camera sleeps when it is over
@@ -179,12 +180,19 @@ class Agent:
     def _on_desired(self, _kind, _parts, message):
         self.updater.on_desired(message)
         refused = []
-        if message["config"]:
-            refused = load("tuning").override(self.settings, message["config"])
+        config = message["config"]
+        if config:
+            refused = load("tuning").override(self.settings, config)
             forget("tuning")
+            if ("wifi" in config or "country" in config) and not self._is_on_trial():
+                self._netconfig("on_desired", config, refused)
         if refused != self._refused:
             self._refused = refused
             self.outbox.put("event", {"kind": "config-refused", "text": ", ".join(refused)[:1000]})
+
+    def _netconfig(self, what, *args):
+        getattr(load("netconfig"), what)(self, *args)
+        forget("netconfig")
 
     def _on_command(self, _kind, parts, message):
         self.commands.on_command(parts[0], message)
@@ -271,6 +279,8 @@ class Agent:
                 self.fresh.step()
             self._tell_changes()
             self._note_absence(now)
+            if self.network:
+                self._netconfig("look", now)
             self.outbox.tidy(now)
             self.agents.look(now, self.link, self.outbox, self.vision, self.trouble)
             self._consider_restart(now)
@@ -323,16 +333,8 @@ class Agent:
         to be said: every connection begins with a status."""
         known = self.updater.status()
         release = known["release"]["digest"] if known["release"] else None
-        agents = self.agents
-        now_true = (
-            known["generation"],
-            release,
-            known["trial"],
-            known["keys"],
-            agents.on_trial,
-            agents.confirmed,
-            self.problems(known),
-        )
+        agents = (self.agents.on_trial, self.agents.confirmed)
+        now_true = (known["generation"], release, known["trial"], known["keys"], agents, self.problems(known))
         if now_true != self._told:
             if self._told is not None and self.link.connected:
                 self.link.publish_status()
@@ -381,15 +383,16 @@ class Agent:
                 self.flight.keep()
                 self.is_over = True
         elif self.vision.wants_fresh_heap:
-            self._restart_soon(now, "a model needs memory in one piece")
+            self.restart_soon(now, "a model needs memory in one piece")
         elif self.agents.wants_restart:
-            self._restart_soon(now, "another agent, or another try")
+            self.restart_soon(now, "another agent, or another try")
         elif self.agents.is_safe and self._is_on_trial():
             self.agents.leave_safe_mode()  # a new model is to be tried, and only an ordinary start can do that
         elif self.settings["sleep_s"] and not self.is_updating() and not self._bench:
             self.asleep_s = load("sleeping").consider(self)
             self.is_over = self.asleep_s > 0
 
-    def _restart_soon(self, now, why):
+    def restart_soon(self, now, why):
+        """Restart when the word about it has left."""
         self._restart_at = now + _FRESH_HEAP_MS
         self.outbox.put("event", {"kind": "restart", "text": why})

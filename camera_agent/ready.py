@@ -25,6 +25,7 @@ _GUESTS = (
     "settings",
     "golden",
     "proving",
+    "netconfig",
     "keyring",
 )
 _DONE = ("boot", "board", "guard", "decision")  # what has chosen this agent
@@ -46,6 +47,14 @@ def load_parts():
         if name in _GUESTS:
             heap.forget(name)
         gc.collect()
+
+
+def try_network(hal, settings):
+    """See netconfig.overlay()."""
+    try:
+        return heap.load("netconfig").overlay(hal, settings)
+    finally:
+        heap.forget("netconfig")
 
 
 def wait_for_settings(hal):

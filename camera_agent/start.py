@@ -80,6 +80,7 @@ def run(hal, facts=None):
     agent = None
     try:
         settings = _once("wait_for_settings", hal)
+        facts = dict(facts or {}, network=_once("try_network", hal, settings))
         forget("settings")
         forget("tuning")
         agent = Agent(hal, settings, facts)

@@ -53,7 +53,10 @@ def test_every_reason_why_a_model_cannot_be_used_is_explained() -> None:
 
 
 def test_every_event_is_explained_and_no_other() -> None:
-    assert words(r'"kind": "([a-z-]+)"', "agent", "flight", "trouble") == explained("Events")
+    found = words(r'"kind": "([a-z-]+)"', "agent", "flight", "trouble") | words(
+        r'"(network-[a-z]+)"', "netconfig"
+    )
+    assert found == explained("Events")
 
 
 def test_every_refusal_of_the_settings_is_explained_and_no_other() -> None:
