@@ -74,6 +74,8 @@ MAY_USE: dict[str, set[str]] = {
         "bundles",
         "provisioning",
     },  # fleetctl knows a server by HTTP only
+    "brokercheck": _BASE | {"protocol"},
+    "cli.sitecheck": _BASE | {"cli", "accounts", "brokercheck", "registry", "settings", "store"},
     "cli.siteinit": _BASE | {"cli", "accountfiles", "certificates", "domain", "embedded", "settings"},
     "cli.authority": _BASE | {"cli", "certificates", "settings"},
     "cli.daemon": _PURE | {"cli", "app", "settings", "store", "worker", "doctor"},
@@ -103,7 +105,7 @@ MAY_USE: dict[str, set[str]] = {
 
 # Library -> the one area that knows it ("buffered" is the broker's fast reader).
 HOME: dict[str, str | set[str]] = {
-    "paho": "broker",
+    "paho": {"broker", "brokercheck"},
     "sqlalchemy": "store",
     "alembic": "store",
     "psycopg": "store",

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from fleetd import __version__
-from fleetd.cli import authority, siteinit
+from fleetd.cli import authority, sitecheck, siteinit
 from fleetd.errors import FleetError, SettingsError
 from fleetd.settings import Settings, load_settings, names
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 
 app.add_typer(authority.app, name="ca")
 app.add_typer(siteinit.app, name="broker")
+siteinit.app.command("check")(sitecheck.check_command)
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="Settings file; `fleetd.toml` here when there is one.")
