@@ -5,7 +5,7 @@ of b"FLM1"), by a recovery key if the camera knows any, else by a key it trusts.
 number is the next one and its epoch the same or the next: whoever steals a key cannot run ahead of its owner, and a
 camera that was away takes one record after the other. A new epoch begins its sequence numbers anew.
 
-What the camera runs is not touched: the keys that signed what lies in its slots stay known, for reading only.
+What the camera runs is not touched: keys that signed what it has stay known, for reading only, sixteen in all.
 
 On storage, beside each copy of the pointer: b"FKY1" | u32 serial | u32 epoch | u8 trusted | u8 recovery | u8 others |
 u8 0 | 8 bytes: mark of the keys in config.json | 64 bytes for each key | u32 crc32 of all before. When config.json
@@ -40,7 +40,7 @@ def settle(ring, slots):
         if stored[1] == mark:
             _replace(ring, stored[0])
         else:
-            _keep(ring, stored[0].known, None)
+            _keep(ring, stored[0].known, slots.signers())
     slots.ring = pack(ring, mark)
     return mark
 
@@ -125,11 +125,14 @@ def unpack(data):
     return ring, mark
 
 
-def _keep(ring, known, ids):
-    """Go on knowing these keys: all of them, or those with these ids."""
-    for id_ in known:
-        if ids is None or id_ in ids:
+def _keep(ring, known, first):
+    """Go on knowing these keys, for what they have signed: storage has room for some, for those with the `first` ids
+    before all others."""
+    for id_ in first:
+        if id_ in known:
             ring.known[id_] = known[id_]
+    for id_ in known:
+        ring.known[id_] = known[id_]
 
 
 def _replace(ring, new):

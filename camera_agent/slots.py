@@ -138,12 +138,13 @@ class Slots:
         return None
 
     def signers(self):
-        """The key ids in the headers of both slots. Raises StorageError."""
+        """The key ids in the headers of slot a and b. Raises StorageError."""
         ids = []
         for region in self._regions[1:]:
             key_id = bytearray(8)
-            if region is not None and region.readinto(_SLOT_HEADER_BYTES + 4, memoryview(key_id)) == 8:
-                ids.append(bytes(key_id))
+            if region is not None:
+                region.readinto(_SLOT_HEADER_BYTES + 4, memoryview(key_id))
+            ids.append(bytes(key_id))
         return ids
 
     def _read_copy(self, region):

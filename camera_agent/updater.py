@@ -140,7 +140,7 @@ class Updater:
 
     def on_keys(self, serial):
         """fleetd has key records up to this one."""
-        self._keys.newest = serial
+        self._keys.newest = max(self._keys.newest, serial)  # whoever says less wants to hold one back
 
     def on_release(self, release_id, payload):
         """The signed manifest of a release, or a key record."""
@@ -233,6 +233,10 @@ class Updater:
             self._install.close()
             self._install = self._job = None
         self._consider = self._desired is not None
+        running = self._running
+        if running.on_trial and not running.stands_in():
+            if self._slots.signers()[running.slot.number - 1] not in self._ring.trusted:
+                self._end_trial("unknown-key", "its key does not count any more", None)
 
     def _is_trying(self):
         return self._running.on_trial or (self.agents is not None and self.agents.is_busy)

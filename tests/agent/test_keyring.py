@@ -1,6 +1,7 @@
 """Cameras take other keys over the air: one record after the other, from whoever may, and keep what they run."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -81,9 +82,16 @@ def test_what_it_runs_stays_over_a_restart_although_its_key_is_dropped() -> None
     assert ADA.key_id in one.ring.known
 
 
-def test_keys_that_signed_nothing_in_a_slot_are_forgotten() -> None:
-    one = offer(camera(release=False), record(ADA, 1, 2, BOB), record(BOB, 2, 3, EVE))
-    assert set(one.ring.known) == {EVE.key_id}
+def test_former_keys_stay_known_for_what_they_signed_as_far_as_there_is_room() -> None:
+    one = camera()
+    signers = [ADA, *[Signer(n) for n in range(100, 124)]]
+    records = [record(old, n, n + 1, new) for n, (old, new) in enumerate(pairwise(signers), 1)]
+    offer(one, *records)
+    one.boot().run()
+    assert ring(one) == (24, 25, {signers[-1].key_id})
+    assert len(one.ring.known) == 16
+    assert ADA.key_id in one.ring.known, "it signed what runs"
+    assert one.model() == ("model-1", CONTENT)
 
 
 def test_a_camera_that_was_away_climbs_record_by_record() -> None:
@@ -142,6 +150,39 @@ def test_an_update_under_way_is_judged_again_under_the_new_keys() -> None:
     offer(one, record(ADA, 1, 2, BOB))
     assert one.last() == ("rejected", "unknown-key")
     assert one.model() == ("model-1", CONTENT)
+
+
+def test_a_release_on_trial_goes_back_when_its_key_is_dropped() -> None:
+    """Whoever rotates because a key was stolen does not want the thief's release to prove itself meanwhile."""
+    one = camera()
+    evil = make_release(ADA, "evil", LATER, 2)
+    one.broker.publish(evil)
+    one.want(evil, 2).run()
+    assert one.states()[-1] == "trial"
+    offer(one, record(ADA, 1, 2, BOB))
+    assert ("reverted", "unknown-key") in [(report["state"], report["reason"]) for report in one.reports]
+    assert one.model() == ("model-1", CONTENT)
+    one.boot().run()
+    assert one.model() == ("model-1", CONTENT)
+
+
+def test_a_release_on_trial_goes_on_when_its_key_stays() -> None:
+    one = camera()
+    release = make_release(ADA, "model-2", LATER, 2)
+    one.broker.publish(release)
+    one.want(release, 2).run()
+    offer(one, record(ADA, 1, 1, ADA, BOB))
+    one.classify().run()
+    assert one.model() == ("model-2", LATER)
+
+
+def test_a_record_that_was_announced_once_is_not_unsaid() -> None:
+    one = camera()
+    one.updater.on_keys(1)
+    one.updater.on_keys(0)
+    one.broker.retained["_release/keys-1"] = record(ADA, 1, 2, BOB)
+    one.run()
+    assert ring(one) == (1, 2, {BOB.key_id})
 
 
 def test_a_recovery_key_alone_signs_what_follows_once_there_is_one() -> None:
