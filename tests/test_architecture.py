@@ -103,9 +103,9 @@ MAY_USE: dict[str, set[str]] = {
     },
 }
 
-# Library -> the one area that knows it ("buffered" is the broker's fast reader).
+# Library -> the one area that knows it ("buffered" and "brokercheck" are the broker's).
 HOME: dict[str, str | set[str]] = {
-    "paho": {"broker", "brokercheck"},
+    "paho": "broker",
     "sqlalchemy": "store",
     "alembic": "store",
     "psycopg": "store",
@@ -228,7 +228,7 @@ def breaches(path: Path, root: Path = ROOT) -> Iterator[str]:
                 yield f"{name}: times are Unix seconds"
         elif library not in ANYWHERE:
             home = HOME.get(library, "nowhere yet, see HOME")
-            if {"buffered": "broker"}.get(top, top) not in ({home} if isinstance(home, str) else home):
+            if {"buffered": "broker", "brokercheck": "broker"}.get(top, top) not in ({home} if isinstance(home, str) else home):
                 yield f"{name}: {library} belongs to {home}"
 
 
