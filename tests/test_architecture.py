@@ -228,7 +228,8 @@ def breaches(path: Path, root: Path = ROOT) -> Iterator[str]:
                 yield f"{name}: times are Unix seconds"
         elif library not in ANYWHERE:
             home = HOME.get(library, "nowhere yet, see HOME")
-            if {"buffered": "broker", "brokercheck": "broker"}.get(top, top) not in ({home} if isinstance(home, str) else home):
+            here = "broker" if top in {"buffered", "brokercheck"} else top
+            if here not in ({home} if isinstance(home, str) else home):
                 yield f"{name}: {library} belongs to {home}"
 
 
