@@ -257,7 +257,8 @@ class RecoveryService:
         if not work.recoveries.advance(recovery, ended, entries, now):
             raise ConflictError(f"Somebody else has moved recovery {recovery.id} on. Nothing was changed.")
         log.info("recovery_ended", camera=recovery.camera, recovery=recovery.id, state=state)
-        incident = self._incident(work, recovery.camera_id)
+        # The watch may have been quicker: the camera reports before anybody here notices.
+        incident = self._incident(work, recovery.camera_id) or recovery.incident_id
         if incident is None:
             return
         work.incidents.add_note(incident, recovery.created_by, f"recovery {recovery.id}: {state}", now)

@@ -6,6 +6,7 @@ installation of OpenMV IDE.
 
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -178,7 +179,12 @@ def zero_file() -> Iterator[Path]:
 def missing_tools(commands: Sequence[Mapping[str, Any]], path: str | None) -> list[tuple[str, str]]:
     """Programs that are not installed, and how to get them."""
     names = dict.fromkeys(str(command["argv"][0]) for command in commands)
-    return [(name, _INSTALL.get(name, "")) for name in names if shutil.which(name, path=path) is None]
+    return [(name, _INSTALL.get(name, "")) for name in names if _which(name, path) is None]
+
+
+def _which(name: str, path: str | None) -> str | None:
+    """Where a program is: on the path, else beside this Python, where pip puts blhost and sdphost."""
+    return shutil.which(name, path=path) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
 class Running:
@@ -186,7 +192,7 @@ class Running:
 
     def __init__(self, command: Prepared, env: Mapping[str, str], say: Callable[[str], None]) -> None:
         self.command = command
-        program = shutil.which(command.argv[0], path=env.get("PATH"))
+        program = _which(command.argv[0], env.get("PATH"))
         if program is None:
             raise CliError(f"{command.argv[0]} is not installed.", _INSTALL.get(command.argv[0], ""))
         self._tail: list[str] = []
@@ -196,7 +202,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=dict(env),
+            env={name: value for name, value in env.items() if not name.startswith("FLEETCTL_TOKEN")},
             text=True,
             errors="replace",
         )

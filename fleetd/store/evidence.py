@@ -26,11 +26,6 @@ class SqlEvidence:
         query = sa.select(boots.c.camera_id).where(boots.c.first_seen >= since).distinct()
         return frozenset(self._connection.execute(query).scalars())
 
-    def lost_cameras(self) -> frozenset[int]:
-        """Cameras that went silent over an update, in the order of nothing."""
-        query = sa.select(assignments.c.camera_id).where(assignments.c.state == LOST).distinct()
-        return frozenset(self._connection.execute(query).scalars())
-
     def boots(self, ids: Collection[int], since: float) -> Mapping[int, Sequence[Row]]:
         """Boots that were heard since then: boot, first_seen, last_seen; oldest first."""
         query = sa.select(boots.c.camera_id, boots.c.boot, boots.c.first_seen, boots.c.last_seen)

@@ -34,8 +34,9 @@ def until(condition: Callable[[], bool], seconds: float = 90.0, what: str = "it"
 class Site:
     """One broker, one fleetd, an operator with a key, and cameras."""
 
-    def __init__(self, folder: Path, broker: Mosquitto) -> None:
+    def __init__(self, folder: Path, broker: Mosquitto, **settings: Any) -> None:
         self.folder = folder
+        self._settings = settings
         self.broker = broker
         self.key = OperatorKey.generate()
         self.cameras: list[VirtualCamera] = []
@@ -48,6 +49,7 @@ class Site:
                 broker={"host": "127.0.0.1", "port": self.broker.port},
                 http={"port": 0},
                 landing={"receipt_seconds": 0.3},
+                **self._settings,
             )
         )
 

@@ -190,7 +190,7 @@ def test_a_formatted_camera_is_provisioned_and_nothing_is_flashed(shop: Shop) ->
 
 
 @pytest.mark.parametrize(
-    "fail_at", range(1, 16) if os.environ.get("EVERY_FAULT") else [1, 2, 14]
+    "fail_at", range(1, 15) if os.environ.get("EVERY_FAULT") else [1, 2, 14]
 )  # `make faults`
 def test_a_command_that_fails_anywhere_leads_on_and_never_to_a_traceback(shop: Shop, fail_at: int) -> None:
     shop.board.part("bootloader", "bad")
@@ -404,6 +404,25 @@ def test_nxps_bootloader_is_spoken_to_at_once_so_that_it_stays(shop: Shop) -> No
     assert result.ok
     assert "hidraw5: No such file" in result.detail
     assert "udev rule" in result.detail
+
+
+def test_an_incident_that_closed_first_still_learns_what_helped(shop: Shop) -> None:
+    for _ in range(20):
+        shop.rig.now += 30
+        shop.rig.incidents.process()
+    (incident,) = shop.rig.incidents.incidents()
+    way = shop.rig.recovery.start("cam-7", guide="ladder", actor="ada")
+    for step in ("unplug", "plug-in"):
+        way = shop.rig.recovery.report(way.recovery.id, step, "ok", actor="ada")
+    for seq in range(6):
+        shop.rig.now += 30
+        shop.rig.land("cam-7", "status", 5000 + seq, online=True)
+        shop.rig.incidents.process()
+    assert shop.rig.incidents.incidents() == [], "the watch was quicker"
+    shop.rig.recovery.report(way.recovery.id, "back-after-power", "ok", actor="ada")
+    outcome = shop.rig.incidents.incident(incident.id)[0].outcome
+    assert outcome is not None
+    assert outcome.startswith("recovered after")
 
 
 def test_wrong_input_is_one_line_and_a_remedy(shop: Shop) -> None:
