@@ -105,7 +105,7 @@ def outcome(fleetd: FleetdSide, release: str) -> tuple[str, str | None] | None:
 @pytest.fixture(params=["amd64", "i386"])
 def board(request: pytest.FixtureRequest, tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Board]:
     arch: Arch = request.param
-    made = Board(arch, tmp_path / "board", mosquitto.port, heap="2m", interval_ms=500)
+    made = Board(arch, tmp_path / "board", mosquitto.port, heap="2m", interval_ms=500, slot_bytes=256 * 1024)
     main = tmp_path / "board" / "flash" / "main.py"
     main.write_text(main.read_text().replace("_PAUSE_S = 10", "_PAUSE_S = 0"))
     try:
