@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camera_agent import settings
+from fleetd import certificates
 from fleetd.provisioning import config, looking
 from fleetd.provisioning.config import Credential, Draft, FleetFacts, Wishes
 from fleetd.provisioning.disk import Room
@@ -210,6 +211,22 @@ def test_a_ca_in_either_form_goes_into_the_settings_and_brings_its_port() -> Non
         Wishes(wifi_ssid="h", wifi_key="long enough", tls_ca=AUTHORITY.der, tls_name="broker", broker_port=9)
     )
     assert (values["tls"]["name"], values["port"]) == ("broker", 9)
+
+
+def test_the_authority_of_fleetds_own_broker_reaches_every_camera_by_itself(tmp_path: Path) -> None:
+    own = certificates.Authority(tmp_path / "ca")
+    own.make(["site.example"], 1.8e9)
+    told = {"ca": own.for_cameras(), "name": certificates.BROKER_NAME}
+    fleet = FleetFacts("10.0.0.2:18883", "fleet/v1", [KEY], tls=told)
+    values, warnings = draft(WIFI, fleet)
+    assert (values["tls"], values["port"], warnings) == (told, 18883, ())
+    again, _ = draft(Wishes(), fleet, BEFORE)
+    assert (again["tls"], again["port"]) == (told, 18883), "a camera from before there was TLS"
+    plain, _ = draft(Wishes(wifi_ssid="h", wifi_key="long enough", no_tls=True, broker_port=1883), fleet)
+    assert "tls" not in plain
+    other = {"ca": AUTHORITY.setting, "name": "another broker's"}
+    kept, _ = draft(Wishes(), fleet, {**BEFORE, "tls": other})
+    assert (kept["tls"], kept["port"]) == (other, 1999)
 
 
 def test_tls_stays_with_a_camera_until_it_is_taken_away() -> None:
