@@ -347,6 +347,15 @@ class Hal:
         """An image, or None while exposure settles. Raises OSError or RuntimeError."""
         return self._eye.frame()
 
+    def digest(self, frame):
+        """Four hex digits that change with the picture; None when it says nothing, or the firmware has no pixels."""
+        try:
+            return load("seeing").digest(frame.bytearray())
+        except Exception:
+            return None
+        finally:
+            forget("seeing")
+
     def jpeg(self, frame, quality):
         """A frame as JPEG bytes of its own. The frame is used up on firmware that compresses in place."""
         if hasattr(frame, "to_jpeg"):

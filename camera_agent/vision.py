@@ -84,6 +84,8 @@ class Vision:
         self._eye_retry_ms = _EYE_RETRY_MS
         self._eye_failed = 0  # failures in a row
         self._due = 0
+        self._digest = None  # of one picture in each period
+        self._is_digest_due = True
         self.on_frame = None  # f(frame, label, score)
         self.failure = None  # why the chosen model is not in use, as a reason word
         self.frames = 0
@@ -137,6 +139,10 @@ class Vision:
             known["inference_ms_max"] = round(self._time_max / 1000, 3)
             known["capture_ms"] = _median_ms(self._captures)
             known["frame_ms"] = _median_ms(self._totals)
+        if self._digest is not None:
+            known["picture"] = {"hash": self._digest}
+        self._digest = None
+        self._is_digest_due = True
         self._period_at = now
         self._period_frames = 0
         self._times = []
@@ -267,6 +273,9 @@ class Vision:
 
     def _classify(self, frame, now, began):
         captured = self._hal.ticks_us()
+        if self._is_digest_due:
+            self._is_digest_due = False
+            self._digest = self._hal.digest(frame)
         try:
             scores = self._model.classify(frame)
         except Exception as error:

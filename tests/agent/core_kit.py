@@ -104,6 +104,7 @@ class CoreHal(FakeHal):
         self.notes: dict[str, str] = {}
         self.trouble: tuple[int, str | None, str | None] = (0, None, None)
         self.rebuilds = 0
+        self.digested: str | None = "8f3c"
         self.sleeps = True
         self.bites_asleep = False
         self.slept: list[int] = []
@@ -203,6 +204,10 @@ class CoreHal(FakeHal):
         if self.camera_error is not None:
             raise self.camera_error
         return None if self.settling else "frame"
+
+    def digest(self, frame: object) -> str | None:
+        assert frame == "frame"
+        return self.digested
 
     def jpeg(self, frame: object, quality: int) -> bytes:
         assert frame == "frame"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camera_agent import seeing
 from camera_agent import vision as vision_module
 from camera_agent.models import ModelError
 from camera_agent.publish import clipped
@@ -292,6 +293,28 @@ def test_telemetry_says_what_a_frame_takes_in_microseconds() -> None:
     rig = Rig(Choice("m-1"), interval_ms=1000).run(2500)
     known = rig.vision.telemetry()
     assert (known["inference_ms"], known["capture_ms"], known["frame_ms"]) == (40.0, 0.0, 40.0)
+
+
+def test_telemetry_has_one_digest_of_a_picture_in_each_period() -> None:
+    rig = Rig(Choice("m-1"), interval_ms=1000).run(2500)
+    assert rig.vision.telemetry()["picture"] == {"hash": "8f3c"}
+    assert "picture" not in rig.vision.telemetry(), "no frame since"
+    rig.hal.digested = None
+    assert "picture" not in rig.run(2000).vision.telemetry()
+
+
+def test_a_digest_follows_the_picture_and_says_nothing_about_darkness() -> None:
+    picture = bytes(n * n % 251 for n in range(153_600))
+    found = seeing.digest(picture)
+    assert found is not None
+    assert len(found) == 4
+    assert seeing.digest(bytearray(picture)) == found
+    noise = bytearray(picture)
+    noise[len(noise) // 2] ^= 1
+    assert seeing.digest(noise) != found
+    assert seeing.digest(bytes(153_600)) is None
+    assert seeing.digest(b"\x12\x34" * 76_800) is None
+    assert seeing.digest(b"") is None
 
 
 def test_a_message_that_is_too_large_is_cut_in_half_until_it_fits() -> None:
