@@ -28,6 +28,7 @@ CHANCE: Final = 0.02  # of a false halt in a whole rollout, all signals together
 MIN_RESULTS: Final = 3  # in a bucket; fewer tell a rate, but no mix
 MIN_CONTROLS: Final = 3  # in a bucket, to take off what happens to all
 FEW: Final = 4  # fewer canaries than these: one that moved is enough
+DOUBT: Final = 4.0  # evidence with which a very large move holds the next wave up
 NAMED: Final = 10  # cameras in a finding
 
 
@@ -92,6 +93,11 @@ class Finding:
     evidence: float
     moved: bool
     cameras: tuple[str, ...]
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it moved twice as far as it may, though too little is known to be sure: a short past, few buckets."""
+        return not self.moved and self.size >= 2 * self.limit and self.evidence >= DOUBT
 
     def __str__(self) -> str:
         signal = SIGNALS[self.signal]

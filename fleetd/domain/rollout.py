@@ -131,6 +131,8 @@ def next_step(
         if offered.waiting or offered.busy:
             return Step(Move.HOLD, f"{offered.waiting + offered.busy} cameras have not taken it yet.")
         return Step(Move.FINISH, f"{offered.confirmed} of {offered.targeted} cameras have confirmed.")
+    if (doubt := _doubtful(evidence)) is not None:
+        return doubt
     if wave.confirmed or not wave.targeted:
         return Step(Move.WIDEN, f"{wave.confirmed} of {wave.targeted} cameras of this wave have confirmed.")
     if wave.waiting:
@@ -175,6 +177,19 @@ def _unhealthy(evidence: Evidence) -> Step | None:
     seen = f" Most of all on {named}." if named else ""
     return Step(
         Move.HALT, f"The model does worse than before ({most.signal}): {most}.{also}{seen}", most.signal
+    )
+
+
+def _doubtful(evidence: Evidence) -> Step | None:
+    """A move so large that the next wave does not begin, though too little is known to be sure: doubt stops."""
+    found = next((one for one in evidence.findings if one.is_doubtful), None)
+    if found is None:
+        return None
+    return Step(
+        Move.HALT,
+        f"The model may do worse than before ({found.signal}): {found}. Too little is known to be sure; look at it, "
+        "then resume or revert.",
+        found.signal,
     )
 
 

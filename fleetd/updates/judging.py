@@ -100,7 +100,7 @@ def accept_so_far(work: UnitOfWork, rollout: Rollout, now: float, rules: Presenc
     settings = replace(rollout.settings, accepted=offered.harmed, accepted_lost=offered.lost)
     if settings.health and offered.confirmed:
         seen = observe(work, rollout, now)
-        moved = {one.signal.value for one in seen.findings if one.moved}
+        moved = {one.signal.value for one in seen.findings if one.moved or one.is_doubtful}
         silent = settings.accepted_dark + (seen.dark.silent if seen.dark is not None else 0)
         settings = replace(settings, ignore=tuple(sorted({*settings.ignore, *moved})), accepted_dark=silent)
     rollout = replace(rollout, settings=settings)

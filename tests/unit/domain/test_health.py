@@ -175,3 +175,13 @@ def test_the_index_of_two_mixes_is_a_distance(one: dict[str, int], other: dict[s
 def test_a_class_that_vanishes_is_another_mix() -> None:
     assert stability({"a": 50, "b": 50}, {"a": 50, "b": 50}) < 0.01
     assert stability({"a": 100}, {"a": 50, "b": 50}) > 0.25
+
+
+def test_a_large_move_after_a_short_past_is_doubt_and_a_small_one_is_not() -> None:
+    chance = random.Random(9)
+    whole = camera("cam-0", chance, harm=one_class)
+    short = replace(whole, buckets={n: whole.buckets[n] for n in range(PAST - 8, PAST + 15)})
+    found = {one.signal: one for one in judge([short], [])}
+    assert not found[SignalName.CLASS_MIX].moved
+    assert found[SignalName.CLASS_MIX].is_doubtful
+    assert not any(one.is_doubtful for seed in range(10) for one in fleet(None, 1, seed))

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetd.domain.assignment import HARM, OPEN
+from fleetd.domain.health import Finding, SignalName
 from fleetd.domain.records import AssignmentState, Camera, Release, RolloutSettings
 from fleetd.domain.rollout import (
+    Evidence,
     Move,
     StateCount,
     Tally,
@@ -275,3 +277,15 @@ def test_a_camera_that_runs_something_newer_is_left_alone() -> None:
     assert skipped(release_id="model-6", release_sequence=6, release_epoch=1) == "runs-newer"
     assert skipped(release_id="model-2.1", release_sequence=1, release_epoch=2) == "runs-newer"
     assert skipped(release_id="model-4", release_sequence=4) is None
+
+
+def test_doubt_about_the_model_holds_up_the_next_wave_but_not_the_end() -> None:
+    doubt = Finding(SignalName.CLASS_MIX, 0.0, 3.0, 3.0, 0.25, 14.0, False, ("cam-1",))
+    evidence = Evidence(findings=(doubt,))
+    done = tally(confirmed=3)
+    step = next_step(done, done, RolloutSettings(), last_wave=False, evidence=evidence)
+    assert (step.move, step.signal) == (Move.HALT, "class-mix")
+    assert "Too little is known to be sure" in step.reason
+    assert next_step(done, done, RolloutSettings(), last_wave=True, evidence=evidence).move is Move.FINISH
+    busy = tally(confirmed=3, busy=1)
+    assert next_step(busy, busy, RolloutSettings(), last_wave=False, evidence=evidence).move is Move.HOLD
