@@ -20,7 +20,7 @@ from fleetd.settings import Settings, load_settings
 from fleetd.store import migrate
 from fleetd.store.engine import SqlStore
 
-APPLY_SECONDS = 3.0  # a running fleetd carries accounts to the broker within a second
+APPLY_SECONDS = 20.0  # a running fleetd carries accounts to the broker within a second, when it is not busy
 SIGNS = {"ok": "ok ", "bad": "BAD", "unknown": "?  "}
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file.")]
@@ -51,7 +51,13 @@ def check_command(
     host, port = _address(settings, address)
     trust = _trust(settings, ca) if tls or ca is not None else None
     broker = Broker(host, port, settings.prefix, trust)
-    with _from_file(accounts) if accounts is not None else _throw_away(settings) as (one, other, reader):
+    with (
+        _from_file(accounts) if accounts is not None else _throw_away(settings, broker) as (
+            one,
+            other,
+            reader,
+        )
+    ):
         found = check(broker, one, other, reader)
     if as_json:
         typer.echo(
@@ -96,7 +102,7 @@ def _from_file(path: Path) -> Iterator[tuple[Account, ...]]:
 
 
 @contextlib.contextmanager
-def _throw_away(settings: Settings) -> Iterator[tuple[Account, ...]]:
+def _throw_away(settings: Settings, broker: Broker) -> Iterator[tuple[Account, ...]]:
     """Two cameras and a reader of our own, for as long as it takes."""
     if settings.broker.host is not None and settings.broker.site is None:
         raise SettingsError(
@@ -110,7 +116,7 @@ def _throw_away(settings: Settings) -> Iterator[tuple[Account, ...]]:
     try:
         cameras = [Account(name, registry.enrol(name, actor="broker check")[1]) for name in names[:2]]
         reader = Account(names[2], accounts.add_user(names[2], actor="broker check"))
-        time.sleep(APPLY_SECONDS)
+        _wait_until_let_in(broker, reader)  # the last that was made
         yield (*cameras, reader)
     finally:
         for name in names[:2]:
@@ -119,3 +125,13 @@ def _throw_away(settings: Settings) -> Iterator[tuple[Account, ...]]:
         with contextlib.suppress(Exception):
             accounts.remove_user(names[2], actor="broker check")
         store.close()
+
+
+def _wait_until_let_in(broker: Broker, account: Account) -> None:
+    """Until the broker knows the account, or is not going to: then the check says so."""
+    deadline = time.monotonic() + APPLY_SECONDS
+    while time.monotonic() < deadline:
+        with broker.open(account) as link:
+            if link.inside:
+                return
+        time.sleep(0.3)
