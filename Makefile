@@ -38,6 +38,7 @@ check: $(VENV)/.dev ## Style, formatting and types
 .PHONY: bench
 bench: $(VENV)/.dev tools ## Measure: messages per second, models to many cameras, and what the agent costs a camera; minutes, never part of the tests
 	@$(BIN)/python -m benchmarks.landing
+	@$(BIN)/python -m benchmarks.storm
 	@$(BIN)/python -m benchmarks.transfer
 	@$(BIN)/python -m benchmarks.agent_cost
 	@$(BIN)/python -m benchmarks.halting

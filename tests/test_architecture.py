@@ -80,6 +80,7 @@ MAY_USE: dict[str, set[str]] = {
     "cli.authority": _BASE | {"cli", "certificates", "settings"},
     "cli.daemon": _PURE | {"cli", "app", "settings", "store", "worker", "doctor"},
     "cli.golden": _PURE | {"cli", "simulator"},
+    "cli.simulate": _PURE | {"cli", "simulator"},
     "cli.demo": _PURE | {"cli", "app", "settings", "simulator"},
     "simulator": _PURE | {"logs"},
     "workers": _BASE,

@@ -147,6 +147,10 @@ class ThinCamera:
         """Messages without a receipt."""
         return len(self._outbox)
 
+    def hush(self) -> None:
+        """Says nothing new from now on; what has no receipt is repeated all the same."""
+        self._load = Load(0.0, 0.0, repeat_after_s=self._load.repeat_after_s)
+
     def hang_up(self) -> None:
         """Cuts the connection as a lost radio does: no goodbye."""
         if self._wire is not None and self._wire.transport is not None:
@@ -274,6 +278,7 @@ class ThinCamera:
         due = {"telemetry": chance.uniform(0, load.telemetry_s), "result": chance.uniform(0, load.results_s)}
         while True:
             await asyncio.sleep(tick * chance.uniform(0.8, 1.2))
+            load = self._load
             if not self._ready.is_set() and not self._outbox:
                 continue  # it would begin to speak once it was heard
             up = time.monotonic() - self._booted

@@ -62,6 +62,11 @@ class FleetProcess:
         """SIGTERM; the exit code."""
         return self._end(signal.SIGTERM)
 
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process is not None else None
+
     def send(self, number: signal.Signals) -> None:
         """Sends it a signal."""
         assert self._process is not None

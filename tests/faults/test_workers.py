@@ -57,7 +57,7 @@ async def disturb(fleet: FleetProcess, cameras: ThinFleet, chance: random.Random
     before = cameras.counts.receipted
     await until("nothing is stored any more", WAIT_S, lambda: cameras.counts.receipted > before + 60)
     for camera in cameras.cameras:
-        camera._load.results_s = camera._load.telemetry_s = camera._load.bad = camera._load.churn = 0.0
+        camera.hush()
     await until("receipts are missing", WAIT_S, lambda: cameras.waiting == 0)
     await cameras.stop()
 
