@@ -143,25 +143,26 @@ def fleetd(url: str, count: int, first: int, *, rate: int = 0) -> Any:
     return spent
 
 
+_ROW = {
+    "boot_id": 1,
+    "at": 1.0,
+    "received_at": 1.0,
+    "n": 0,
+    "label": "blue ball",
+    "score": 0.9871,
+    "inference_ms": 74,
+    "release_id": "model-7",
+    "chunk": 1,
+}
+
+
 def _rows(count: int, first: int) -> list[tuple[Any, ...]]:
-    return [
-        (
-            n % CAMERAS + 1,
-            1,
-            first + n // CAMERAS,
-            1.0,
-            1.0,
-            0,
-            "blue ball",
-            0.9871,
-            None,
-            74,
-            n,
-            "model-7",
-            1,
-        )
-        for n in range(count)
-    ]
+    """What landing would insert for the stream's messages; columns that are not named stay empty."""
+    rows = []
+    for n in range(count):
+        row = {**_ROW, "camera_id": n % CAMERAS + 1, "seq": first + n // CAMERAS, "frame": n}
+        rows.append(tuple(row.get(column) for column in COLUMNS["results"]))
+    return rows
 
 
 def raw_sqlite(url: str, count: int, first: int) -> Rate:
