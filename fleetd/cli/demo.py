@@ -127,6 +127,7 @@ class _Demo:
                 [public],
                 seed=1000 * number,
                 password=secret,
+                fresh_key=self._daemon.freshness.new_key(name, actor="demo"),
                 interval_ms=INTERVAL_MS,
             )
             cameras.append(camera)
