@@ -90,6 +90,7 @@ _BY_LIGHT: Final = (  # what somebody saw -> cause
     ("config", "no-settings", "the agent shows that it has no usable config.json ({light_seen})"),
     ("no-camera", "no-sensor", "the agent shows that the image sensor fails ({light_seen})"),
     ("crashed", "agent-crash", "the agent shows that it failed ({light_seen})"),
+    ("safe-mode", "agent-crash", "the agent is in safe mode: it failed at one start after the other ({light_seen})"),
     ("agent-trouble", "agent-crash", "red was seen: the agent is in trouble"),
     ("starting", "busy", "the agent shows that it is starting; minutes at the very first start"),
     ("updating", "busy", "the agent shows an update ({light_seen})"),
@@ -144,6 +145,8 @@ ROWS: Final[tuple[_Row, ...]] = (
     _Row("no-sensor", 40, lambda c: "no-camera" in c.problems, "the camera reports no-camera"),
     _Row("no-model", 30, lambda c: _there(c) and any(p.startswith(("no-model", "model-failed"))
          for p in c.problems), "the camera reports a problem with its model"),
+    _Row("agent-crash", 45, lambda c: "safe-mode" in c.problems,
+         "the camera reports safe-mode: it failed at one start after the other"),
     _Row("storage-bad", 40, lambda c: bool({"storage-error", "slot-damaged", "trial-lost"} & set(c.problems)),
          "the camera reports trouble with its storage"),
     _Row("lost-over-update", 35, lambda c: c.update == "lost" and not _there(c),
