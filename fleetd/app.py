@@ -43,6 +43,7 @@ from fleetd.store import migrate
 from fleetd.store.engine import SqlStore
 from fleetd.store.landing import Landed, Landing
 from fleetd.store.leader import Leader
+from fleetd.tuner import Tuner
 from fleetd.upkeep import Keeping, Upkeep
 from fleetd.web.app import create_app
 from fleetd.web.server import serve
@@ -130,6 +131,7 @@ class Daemon:
             self.recovery,
             self.freshness,
             self.accounts,
+            Tuner(self.store, time.time, rules=rules, wake=self._wake_delivery),
             status=self.status,
             allowed_hosts=_allowed_hosts(settings),
         )

@@ -31,6 +31,7 @@ _SERVICES = {
     "freshness",
     "delivery",
     "upkeep",
+    "tuner",
     "incidents",
     "recovery",
     "notices",

@@ -191,7 +191,7 @@ def check_release(
     manifest = verify(blob, public_keys)
     if manifest.kind == "config":
         raise ContentRejectedError(
-            "unsupported-kind", "Settings are no release: `fleetctl config` changes them."
+            "unsupported-kind", "Settings are no release: `fleetctl config set` changes them."
         )
     cuts = _matching(manifest, encodings)
     content = _decode(manifest, cuts, contents or {})

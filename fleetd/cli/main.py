@@ -11,6 +11,7 @@ from fleetd import __version__
 from fleetd.cli import (
     benchmark,
     commands,
+    config,
     history,
     incidents,
     inspect,
@@ -86,6 +87,7 @@ app = typer.Typer(
 )
 app.add_typer(snapshot.app, name="cameras")  # cameras.app, with two commands more
 app.add_typer(commands.app, name="commands")
+app.add_typer(config.app, name="config")
 keys.app.command()(rotate.rotate)
 app.add_typer(keys.app, name="keys")
 app.add_typer(history.led_app, name="led")

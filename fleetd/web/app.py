@@ -20,6 +20,7 @@ from fleetd.ota import Ota
 from fleetd.ports import Clock
 from fleetd.recovery import RecoveryService
 from fleetd.registry import Registry
+from fleetd.tuner import Tuner
 from fleetd.web import access as access_routes
 from fleetd.web import (
     cameras,
@@ -34,6 +35,7 @@ from fleetd.web import (
     releases,
     rollouts,
     system,
+    tuning,
 )
 from fleetd.web.errors import ErrorOut, error_response, from_http, malformed
 from fleetd.web.gate import Gate
@@ -54,6 +56,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     explaining.router,
     access_routes.router,
     mqttusers.router,
+    tuning.router,
 )
 
 
@@ -65,6 +68,7 @@ def create_app(
     recovery_service: RecoveryService,
     freshness: Freshness,
     accounts: Accounts,
+    tuner: Tuner,
     *,
     status: Callable[[], Mapping[str, Any]],
     allowed_hosts: Collection[str],
@@ -90,6 +94,7 @@ def create_app(
         ota=ota,
         access=access,
         accounts=accounts,
+        tuner=tuner,
         incidents=incidents_service,
         recovery=recovery_service,
         status=status,

@@ -17,6 +17,7 @@ from fleetd.ota import Ota
 from fleetd.ports import Clock
 from fleetd.recovery import RecoveryService
 from fleetd.registry import Registry
+from fleetd.tuner import Tuner
 from fleetd.web.errors import UnauthenticatedError
 
 RANK: Final = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
@@ -34,6 +35,7 @@ class Services:
     recovery: RecoveryService
     freshness: Freshness
     accounts: Accounts
+    tuner: Tuner
     status: Callable[[], Mapping[str, Any]]
     clock: Clock
 
@@ -75,6 +77,10 @@ def _accounts(held: _Services) -> Accounts:
     return held.accounts
 
 
+def _tuner(held: _Services) -> Tuner:
+    return held.tuner
+
+
 RegistryService = Annotated[Registry, Depends(_registry)]
 OtaService = Annotated[Ota, Depends(_ota)]
 AccessService = Annotated[AccessControl, Depends(_access)]
@@ -82,6 +88,7 @@ IncidentService = Annotated[Incidents, Depends(_incidents)]
 RecoveryServices = Annotated[RecoveryService, Depends(_recovery)]
 FreshnessService = Annotated[Freshness, Depends(_freshness)]
 AccountsService = Annotated[Accounts, Depends(_accounts)]
+TunerService = Annotated[Tuner, Depends(_tuner)]
 AllServices = _Services
 
 _bearer = HTTPBearer(auto_error=False, description="An API token, see `fleetctl tokens`.")

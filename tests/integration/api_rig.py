@@ -28,6 +28,7 @@ from fleetd.registry import Registry
 from fleetd.store import tables
 from fleetd.store.engine import SqlStore
 from fleetd.store.landing import Arrival, Landing
+from fleetd.tuner import Tuner
 from fleetd.web.app import create_app
 from tests.unit.bundles.models import LABELS, make
 
@@ -77,6 +78,7 @@ class Rig:
             self.recovery,
             Freshness(self.store, lambda: self.now),
             self.accounts,
+            Tuner(self.store, lambda: self.now),
             status=lambda: self.status,
             allowed_hosts=["fleet.example"],
             clock=lambda: self.now,

@@ -65,6 +65,8 @@ TABLE: Final[list[tuple[str, str, str, Any, int]]] = [
     ("GET", "/maintenance", VIEWER, None, 200),
     ("PUT", "/maintenance/site=hall-3", OPERATOR, {"seconds": 60}, 204),
     ("DELETE", "/maintenance/all", OPERATOR, None, 204),
+    ("GET", "/cameras/cam-1/config", VIEWER, None, 200),
+    ("PATCH", "/config", OPERATOR, {"target": "id=cam-1", "set": {"publish": "summary"}}, 200),
     ("GET", "/results", VIEWER, None, 200),
     ("GET", "/results/summary", VIEWER, None, 200),
     ("GET", "/telemetry", VIEWER, None, 200),
