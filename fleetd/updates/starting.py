@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 from fleetd import zones
 from fleetd.domain import assignment as lifecycle
+from fleetd.domain.pacing import awaits_approval
 from fleetd.domain.presence import PresenceRules
 from fleetd.domain.records import Rollout, RolloutSettings
 from fleetd.domain.rollout import check_settings
@@ -34,7 +35,9 @@ class Order:
 
 
 def start(work: UnitOfWork, order: Order, now: float, actor: str, rules: PresenceRules) -> Rollout:
-    """Begins it inside the caller's transaction. What else was on its way to these cameras is superseded."""
+    """Begins it inside the caller's transaction. What else was on its way to these cameras is superseded, once nobody
+    has to approve it any more.
+    """
     query, settings = parse_target(order.target), check_settings(order.settings)
     if settings.window is not None:
         zones.ahead_of_utc(parse_window(settings.window).zone, now)
@@ -65,9 +68,8 @@ def start(work: UnitOfWork, order: Order, now: float, actor: str, rules: Presenc
         now=now,
         members=members.items(),
     )
-    for one in work.rollouts.open_assignments():
-        if one.camera_id in members and one.rollout_id != rollout.id:
-            end(work, one, lifecycle.SUPERSEDED, f"rollout-{rollout.id}", now)
+    if not awaits_approval(settings):
+        supersede(work, rollout, now)
     facts = {
         "release": release.id,
         "target": order.target,
@@ -82,6 +84,15 @@ def start(work: UnitOfWork, order: Order, now: float, actor: str, rules: Presenc
     offer(work, rollout, now, rules)
     log.info("rollout_started", rollout=rollout.id, release=release.id, cameras=len(members), actor=actor)
     return rollout
+
+
+def supersede(work: UnitOfWork, rollout: Rollout, now: float) -> None:
+    """Ends what else is on its way to the cameras that take part in this rollout."""
+    everything = work.rollouts.open_assignments()
+    here = {one.camera_id for one in everything if one.rollout_id == rollout.id}
+    for one in everything:
+        if one.camera_id in here and one.rollout_id != rollout.id:
+            end(work, one, lifecycle.SUPERSEDED, f"rollout-{rollout.id}", now)
 
 
 def _check_way_back(work: UnitOfWork, order: Order, way_back: str) -> None:

@@ -20,7 +20,7 @@ from fleetd.updates.changes import change_rollout, end
 from fleetd.updates.judging import accept_so_far
 from fleetd.updates.planning import Skipped, plan
 from fleetd.updates.releases import check_key, known_release
-from fleetd.updates.starting import Order, start
+from fleetd.updates.starting import Order, start, supersede
 
 RUNNING, PAUSED, HALTED = RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED
 ACTIVE: Final = frozenset({RUNNING, PAUSED, HALTED})
@@ -154,6 +154,7 @@ class Steering:
             check_key(work, known_release(work, rollout.release_id))
             approved = replace(rollout, settings=replace(rollout.settings, approved_by=actor))
             change_rollout(work, approved, rollout.state, "approve", actor, now)
+            supersede(work, approved, now)
         self._wake()
         return approved
 

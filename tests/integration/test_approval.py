@@ -37,6 +37,20 @@ def test_nothing_is_offered_before_a_second_person_has_approved(rig: Rig) -> Non
         rig.ota.approve(rollout, actor="eve")
 
 
+def test_what_is_on_its_way_goes_on_until_the_other_is_approved(rig: Rig) -> None:
+    rig.release(6)
+    earlier = rig.ota.start_rollout("model-5", "all", actor="ann").id
+    rig.settle()
+    later = rig.ota.start_rollout("model-6", "all", settings=NEEDED, actor="ann").id
+    rig.settle()
+    assert {one.state.value for one in rig.ota.rollout(earlier).assignments} == {"offered"}
+    assert rig.broker.desired("cam-1")["release"] == "model-5"
+    rig.ota.approve(later, actor="bob")
+    rig.settle()
+    assert {one.state.value for one in rig.ota.rollout(earlier).assignments} == {"superseded"}
+    assert rig.broker.desired("cam-1")["release"] == "model-6"
+
+
 def test_resuming_is_no_way_around_it(rig: Rig) -> None:
     rollout = rig.ota.start_rollout("model-5", "all", settings=NEEDED, actor="ann").id
     rig.ota.pause(rollout, actor="ann")
