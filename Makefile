@@ -19,7 +19,7 @@ demo: $(VENV)/.demo ## A broker, fleetd and virtual cameras on this machine; ONC
 
 .PHONY: test
 test: check tools ## Everything that has to pass: `make check`, then all tests (ARGS="-k word")
-	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --dist worksteal $(ARGS)
 
 .PHONY: faults
 faults: $(VENV)/.dev tools ## Cut and kill at every write, on the camera and in fleetd (ARGS="--seconds 600 --seed 7")

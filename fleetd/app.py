@@ -11,7 +11,8 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -360,20 +361,32 @@ def make_private(folder: Path) -> None:
         raise SettingsError(f"The folder {folder} (setting state_dir) cannot be made: {error}") from error
 
 
-@contextlib.contextmanager
-def only_one(folder: Path) -> Any:
+def only_one(folder: Path) -> AbstractContextManager[None]:
     """Holds the state folder's lock: two daemons on one database would take each other's messages."""
+    taken = f"Another fleetd is running with the folder {folder}. Stop it, or set another state_dir."
+    return _locked(folder / "fleetd.lock", fcntl.LOCK_EX, taken)
+
+
+def landing_beside(folder: Path, *, alone: bool = False) -> AbstractContextManager[None]:
+    """Holds the lock that `fleetd ingest` processes share; `alone`: refuses while there are any on this machine."""
+    taken = "A restore is under way. Start `fleetd ingest` again when it is done."
+    if alone:
+        taken = "`fleetd ingest` is running on this database. Nothing was changed; stop it first, everywhere."
+    return _locked(folder / "ingest.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH, taken)
+
+
+@contextlib.contextmanager
+def _locked(file: Path, how: int, taken: str) -> Iterator[None]:
+    make_private(file.parent)
     try:
-        lock = (folder / "fleetd.lock").open("a")
+        lock = file.open("a")
     except OSError as error:
         raise SettingsError(
-            f"The folder {folder} (setting state_dir) cannot be written: {error.strerror}."
+            f"The folder {file.parent} (setting state_dir) cannot be written: {error.strerror}."
         ) from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
         except OSError as error:
-            raise SettingsError(
-                f"Another fleetd is running with the folder {folder}. Stop it, or set another state_dir."
-            ) from error
+            raise SettingsError(taken) from error
         yield

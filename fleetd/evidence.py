@@ -144,9 +144,9 @@ def _cause_of(event: Row) -> str:
 
 
 def _is_twin(boots: Sequence[Row]) -> bool:
-    """Whether an older boot went on talking long after a newer one had begun."""
+    """Whether two boots talked side by side for long: an older one's kept messages may arrive late, all at once."""
     return any(
-        older["last_seen"] > newer["first_seen"] + TWIN_S
+        min(older["last_seen"], newer["last_seen"]) > newer["first_seen"] + TWIN_S
         for place, older in enumerate(boots)
         for newer in boots[place + 1 :]
     )

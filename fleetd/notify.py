@@ -5,6 +5,7 @@ A sender takes a notice (see docs/incidents.md) and raises OSError or FleetError
 
 import hashlib
 import hmac
+import http.client
 import json
 import smtplib
 import ssl
@@ -46,6 +47,8 @@ def webhook(url: str, secret: str | None) -> Callable[[Notice], None]:
                 pass
         except urllib.error.HTTPError as error:
             raise UnavailableError(f"The webhook answered {error.code}.") from error
+        except http.client.HTTPException as error:
+            raise UnavailableError(f"The webhook answered no HTTP ({type(error).__name__}).") from error
 
     return send
 

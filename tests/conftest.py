@@ -22,6 +22,17 @@ for _name in [name for name in os.environ if name.startswith("FLEETD_") and name
     del os.environ[_name]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spreads the slow tests, which mostly wait, evenly: at the end nobody waits for several in a row."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    share = len(rest) / max(1, len(slow))
+    spread: list[pytest.Item] = []
+    for place, one in enumerate(slow):
+        spread += [one, *rest[int(place * share) : int((place + 1) * share)]]
+    items[:] = spread if slow else rest
+
+
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     """A running mosquitto with a distribution's persistence; construct `Mosquitto` for other settings."""

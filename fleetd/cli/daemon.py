@@ -82,6 +82,7 @@ def ingest(
 ) -> None:
     """Only stores messages, beside `fleetd serve`: as many of these as you like share the work."""
     settings = _settings(config)
+    from fleetd.app import landing_beside  # noqa: PLC0415
     from fleetd.worker import run  # noqa: PLC0415
 
     stopping = threading.Event()
@@ -89,7 +90,8 @@ def ingest(
     _reload_on_signal(config)
     if follow:
         threading.Thread(target=_stop_with_input, args=[stopping], daemon=True).start()
-    run(settings, name, stopping)
+    with landing_beside(settings.state_dir):
+        run(settings, name, stopping)
 
 
 @app.command(name="migrate")
@@ -140,14 +142,14 @@ def restore(
     ] = False,
     config: Config = None,
 ) -> None:
-    """Brings a backup into the database of the settings. fleetd must not be running."""
-    from fleetd.app import make_private, only_one  # noqa: PLC0415
+    """Brings a backup into the database of the settings. Nothing of fleetd may be running, on any machine."""
+    from fleetd.app import landing_beside, make_private, only_one  # noqa: PLC0415
     from fleetd.store import backup as backups  # noqa: PLC0415
     from fleetd.store.engine import SqlStore  # noqa: PLC0415
 
     settings = _settings(config)
     make_private(settings.state_dir)
-    with only_one(settings.state_dir):
+    with only_one(settings.state_dir), landing_beside(settings.state_dir, alone=True):
         store = SqlStore(settings.database_url)
         try:
             back = backups.restore(file, store, replace=replace)

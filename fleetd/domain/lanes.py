@@ -1,7 +1,7 @@
 """Who may publish and read what over MQTT: one table, from which both brokers take their rules.
 
     camera cam-07    publishes cam-07/up/#       reads cam-07/down/#, _release/+, _blob/+/+, _fleetd/status
-    a person         publishes nothing           reads everything under the prefix, and $SYS
+    a person         publishes nothing           reads everything under the prefix but +/down/desired, and $SYS
     fleetd           publishes what is its own   reads what cameras publish
 
 Whatever is not named here is forbidden. Names that begin with `_` are fleetd's own; a camera cannot have one.
@@ -37,6 +37,8 @@ _READS: Final = {
     Part.PERSON: ("#",),
     Part.DAEMON: ("+/up/#",),
 }
+# What the filters above match and is not delivered all the same: a WiFi's key may stand in it.
+_HIDDEN: Final = {Part.CAMERA: (), Part.PERSON: ("+/down/desired",), Part.DAEMON: ()}
 _ALSO_READS: Final = {Part.CAMERA: (), Part.PERSON: ("$SYS/#",), Part.DAEMON: ()}  # not under the prefix
 
 
@@ -49,6 +51,8 @@ def may_publish(part: Part, name: str, topic: str, prefix: str) -> bool:
 
 def may_read(part: Part, name: str, topic: str, prefix: str) -> bool:
     """Whether a message on this topic may be delivered to that account."""
+    if any(matches(f"{prefix}/{one}", topic) for one in _HIDDEN[part]):
+        return False
     return any(matches(allowed, topic) for allowed in _reads(part, name, prefix))
 
 
@@ -76,6 +80,7 @@ def acl_file(prefix: str, people: Collection[str]) -> str:
     for part, names in ((Part.DAEMON, [DAEMON]), (Part.PERSON, sorted(people))):
         for name in names:
             lines += ["", f"user {name}", f"topic deny {prefix}/{name}/up/#"]
+            lines += [f"topic deny {prefix}/{one}" for one in _HIDDEN[part]]
             lines += [f"topic write {one}" for one in _writes(part, name, prefix)]
             lines += [f"topic read {one}" for one in _reads(part, name, prefix)]
     return "\n".join(lines) + "\n"

@@ -5,12 +5,12 @@ The camera checks the same by itself (camera_agent/tuning.py and settings.py) an
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, ValidationError
 
 from fleetd.errors import InvalidError
 from fleetd.protocol.limits import RESULTS_PER_MESSAGE
 
-_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Share = Annotated[StrictFloat | StrictInt, Field(ge=0, le=1)]  # NaN is neither
 _Percent = Annotated[StrictInt, Field(ge=0, le=100)]
 _Day = Annotated[StrictInt, Field(ge=0, le=86_400)]
 _Often = Annotated[StrictInt, Field(ge=1, le=1000)]
@@ -66,6 +66,7 @@ def check_tuning(values: dict[str, Any]) -> dict[str, Any]:
         raise InvalidError(
             f"The settings cannot be used: {'; '.join(dict.fromkeys(found))}.{known} Nothing was changed."
         ) from error
+    _check_wifi(values.get("wifi"))
     roi = values.get("roi")
     if roi is not None and (min(roi[2:]) < 10 or roi[0] + roi[2] > 100 or roi[1] + roi[3] > 100):
         raise InvalidError(
@@ -73,6 +74,17 @@ def check_tuning(values: dict[str, Any]) -> dict[str, Any]:
             "Nothing was changed."
         )
     return values
+
+
+def _check_wifi(wifi: dict[str, str] | None) -> None:
+    """What no access point has would cost every camera a trial and two restarts."""
+    if wifi is None:
+        return
+    key = len(wifi.get("key", "").encode())
+    if len(wifi["ssid"].encode()) > 32 or (key and not 8 <= key <= 64):
+        raise InvalidError(
+            "wifi: a network's name has at most 32 bytes, its key 8 to 64, or none at all. Nothing was changed."
+        )
 
 
 def shown(values: dict[str, Any]) -> dict[str, Any]:

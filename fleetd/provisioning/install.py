@@ -35,6 +35,7 @@ from fleetd.provisioning.looking import (
 from fleetd.provisioning.package import RECORD, AgentPackage
 
 _MAIN_NEW = "main.new"
+NETWORK_NOTES = ("fleet/net_ok.bin", "fleet/net_try.bin")  # camera_agent/netconfig.py keeps them
 _SLACK_FILES = 6  # folders, settings, main.py: a few clusters each
 
 
@@ -225,6 +226,9 @@ def _write_config(disk: Disk, config: Draft, secret: Callable[[], Credential]) -
         wanted = config.rendered(secret.value)
         if disk.read(CONFIG, len(wanted) + 1) == wanted:
             return False
+    for note in NETWORK_NOTES:  # another WiFi, taken from afar, must not win over what is written now
+        if disk.kind(note) is not None:
+            disk.remove(note)
     disk.write(DRAFT, config.rendered(None), private=True)
     disk.settle(".", "fleet")
     disk.write(DRAFT, config.rendered(secret()), private=True)

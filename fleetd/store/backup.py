@@ -19,9 +19,10 @@ import sqlalchemy as sa
 from fleetd.errors import ConflictError, InvalidError, NotFoundError, StoreError
 from fleetd.store import migrate
 from fleetd.store.engine import SqlStore
-from fleetd.store.tables import metadata
+from fleetd.store.tables import facts, metadata, update_reports
 
 ROWS_AT_ONCE: Final = 5_000
+REPORTS_CURSOR: Final = "ota_reports_cursor"  # as fleetd/updates/progress.py keeps it
 _BESIDE: Final = ("-wal", "-shm", "-journal")  # what SQLite keeps beside a database
 
 
@@ -202,3 +203,13 @@ def _copy_rows(source: sa.Connection, target: sa.Connection) -> None:
         rows = source.execution_options(yield_per=ROWS_AT_ONCE).execute(sa.select(table))
         for some in rows.mappings().partitions():
             target.execute(sa.insert(table), [dict(row) for row in some])
+    _mend_cursor(target)
+
+
+def _mend_cursor(target: sa.Connection) -> None:
+    """Numbers of update reports begin again behind the last that is there; what was read up to must not be ahead."""
+    newest = target.execute(sa.select(sa.func.coalesce(sa.func.max(update_reports.c.id), 0))).scalar_one()
+    mine = facts.c.name == REPORTS_CURSOR
+    read = target.execute(sa.select(facts.c.value).where(mine)).scalar_one_or_none()
+    if read is not None and int(read) > newest:
+        target.execute(sa.update(facts).where(mine).values(value=str(newest)))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fleetd.domain.pacing import awaits_approval
 from fleetd.domain.presence import PresenceRules, presence_of
 from fleetd.domain.records import Camera, Release, RolloutState
 from fleetd.domain.rollout import reason_to_skip, split
@@ -87,9 +88,13 @@ def plan(
 
 
 def _held(work: UnitOfWork, priority: int) -> dict[int, int]:
-    """Cameras that another rollout with a higher priority has, with its number."""
+    """Cameras that another rollout with a higher priority has, with its number; one to be approved has none yet."""
     going = (RolloutState.RUNNING, RolloutState.PAUSED)
-    higher = {one.id for one in work.rollouts.all(going) if one.settings.priority > priority}
+    higher = {
+        one.id
+        for one in work.rollouts.all(going)
+        if one.settings.priority > priority and not awaits_approval(one.settings)
+    }
     if not higher:
         return {}
     return {

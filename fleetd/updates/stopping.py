@@ -44,7 +44,7 @@ def _way_back(work: UnitOfWork, rollout: Rollout, now: float, rules: PresenceRul
     old = rollout.settings
     order = Order(
         rollout.settings.way_back,
-        f"release={rollout.release_id}",
+        rollout.target,  # of these, those that took it
         settings=replace(
             RolloutSettings(health=False, silence_s=old.silence_s, priority=old.priority),
             at_once=old.at_once,

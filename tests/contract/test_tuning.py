@@ -77,6 +77,21 @@ def test_a_wrong_setting_is_named_with_what_is_known() -> None:
         check_tuning({"roi": [50, 0, 60, 50]})
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"threshold": "0.5"},
+        {"threshold": True},
+        {"threshold": float("nan")},
+        {"wifi": {"ssid": "hall", "key": "short"}},
+        {"wifi": {"ssid": "\u00e4" * 17, "key": "long enough"}},
+    ],
+    ids=["text", "flag", "nan", "short-key", "long-name-in-bytes"],
+)
+def test_what_would_cost_cameras_restarts_or_refusals_is_refused_here(values: dict[str, Any]) -> None:
+    assert not allowed(values)
+
+
 def test_a_wifi_key_is_not_shown() -> None:
     assert shown({"wifi": {"ssid": "hall", "key": "secret"}, "batch": 1}) == {
         "wifi": {"ssid": "hall", "key": "***"},

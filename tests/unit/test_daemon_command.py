@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleetd import __version__
+from fleetd.app import landing_beside
 from tests.brokers import Mosquitto
 
 
@@ -94,3 +95,12 @@ def test_a_backup_is_written_and_comes_back_by_command(tmp_path: Path) -> None:
     wrong = run(tmp_path, "restore", "fleetd-data/fleetd.lock")
     assert wrong.returncode == 1
     assert "no file" in wrong.stderr or "no backup" in wrong.stderr
+
+
+def test_a_restore_refuses_while_another_process_stores_messages(tmp_path: Path) -> None:
+    """It would go on acknowledging what the restored database does not hold."""
+    with landing_beside(tmp_path / "fleetd-data"):
+        ran = run(tmp_path, "restore", "backup.db")
+    assert ran.returncode == 2
+    assert "stop it first" in ran.stderr
+    assert "There is no file" in run(tmp_path, "restore", "backup.db").stderr

@@ -40,11 +40,12 @@ def test_a_camera_publishes_nothing_else(topic: str) -> None:
 
 
 def test_people_read_everything_under_the_prefix_and_publish_nothing() -> None:
-    for topic in (f"{P}/cam-1/up/result", f"{P}/cam-1/down/desired", f"{P}/_release/x", "$SYS/broker/uptime"):
+    for topic in (f"{P}/cam-1/up/result", f"{P}/cam-1/down/ack", f"{P}/_release/x", "$SYS/broker/uptime"):
         assert may_read(PERSON, "alice", topic, P)
         assert not may_publish(PERSON, "alice", topic, P)
     assert not may_publish(PERSON, "alice", f"{P}/alice/up/result", P)
     assert not may_read(PERSON, "alice", "elsewhere/x", P)
+    assert not may_read(PERSON, "alice", f"{P}/cam-1/down/desired", P), "a WiFi's key may stand in it"
 
 
 @pytest.mark.parametrize(
@@ -107,5 +108,6 @@ def test_mosquittos_rules_are_the_same_table() -> None:
         f"pattern read {P}/{one}" for one in lanes._READS[CAMERA]
     ]
     alice = lines[lines.index("user alice") : lines.index("user bob") - 1]
-    assert alice == ["user alice", f"topic deny {P}/alice/up/#", f"topic read {P}/#", "topic read $SYS/#"]
+    denied = [f"topic deny {P}/alice/up/#", f"topic deny {P}/+/down/desired"]
+    assert alice == ["user alice", *denied, f"topic read {P}/#", "topic read $SYS/#"]
     assert "topic write" not in "\n".join(lines[lines.index("user alice") :])
