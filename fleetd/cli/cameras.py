@@ -89,7 +89,12 @@ def show(ctx: typer.Context, camera: Camera, as_json: Json = False) -> None:
             ("name", found["name"]),
             ("presence", found["presence"]),
             ("revoked", f"{when(found['revoked_at'])}: it is shut out" if found["revoked_at"] else None),
-            ("last seen", f"{when(found['seen_at'])} ({duration(found['silent_s'])} ago)"),
+            (
+                "last seen",
+                f"{when(found['seen_at'])} ({duration(found['silent_s'])} ago)"
+                if found["seen_at"]
+                else "never",
+            ),
             ("tags", " ".join(found["tags"]) or None),
             ("site", found["site"] or None),
             ("pinned to", found["pinned"]),

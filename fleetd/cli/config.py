@@ -116,4 +116,4 @@ def _change(ctx: typer.Context, to: str, body: dict[str, Any], *, as_json: bool)
     if changed:
         session.out.say(f"Wanted of {len(changed)} camera{'s' * (len(changed) != 1)}: {names}.")
     if unchanged:
-        session.out.say(f"{len(unchanged)} had it already.")
+        session.out.say(f"Nothing new for {len(unchanged)}: so it was already.")

@@ -13,6 +13,7 @@ import typer
 
 from fleetd import __version__
 from fleetd.cli import authority, sitecheck, siteinit
+from fleetd.cli.text import counted
 from fleetd.errors import FleetError, SettingsError
 from fleetd.settings import Settings, load_settings, names
 
@@ -131,7 +132,9 @@ def backup(
         made = backups.back_up(store, file, replace=replace)
     finally:
         store.close()
-    typer.echo(f"{file}: {made.cameras} cameras, {made.results} results, {made.size / 1e6:.1f} MB.")
+    typer.echo(
+        f"{file}: {counted(made.cameras, 'camera')}, {counted(made.results, 'result')}, {made.size / 1e6:.1f} MB."
+    )
 
 
 @app.command()
@@ -155,7 +158,9 @@ def restore(
             back = backups.restore(file, store, replace=replace)
         finally:
             store.close()
-    typer.echo(f"Restored {back.cameras} cameras and {back.results} results. Start fleetd again.")
+    typer.echo(
+        f"Restored {counted(back.cameras, 'camera')} and {counted(back.results, 'result')}. Start fleetd again."
+    )
 
 
 @app.command(name="settings")

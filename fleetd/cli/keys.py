@@ -91,7 +91,8 @@ def ring(ctx: typer.Context, as_json: Json = False) -> None:
 def trust(
     ctx: typer.Context,
     public: Annotated[
-        str | None, typer.Argument(metavar="[PUBLIC]", help="Someone's public half in hex, instead of yours.")
+        str | None,
+        typer.Argument(metavar="[PUBLIC]", help="Someone's .pub file or its text, instead of yours."),
     ] = None,
     key: Key = None,
     name: Annotated[str | None, typer.Option(help="Whose key it is; usually your user name.")] = None,
@@ -100,6 +101,8 @@ def trust(
     session = session_of(ctx)
     if public is None:
         public = keystore.public_half(keystore.key_path(session.env, key)).public
+    elif Path(public).is_file():
+        public = keystore.public_half(Path(public)).public
     found = session.api.post("keys", body={"public": public.lower(), "name": name or getpass.getuser()})
     session.out.say(f"fleetd accepts releases signed with {safe(found['key_id'])} ({safe(found['name'])}).")
     session.out.warn("Cameras must know the key too: it is part of provisioning them.")

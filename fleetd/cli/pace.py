@@ -131,7 +131,10 @@ class Pace:
 
 
 def pace_of(wish: Wish, cameras: int, now: float) -> Pace:
-    """The pace for so many cameras; CliError when an option makes no sense."""
+    """The pace for so many cameras; CliError or InvalidError when an option makes no sense."""
+    from fleetd.domain.records import RolloutSettings  # noqa: PLC0415  # see above
+    from fleetd.domain.rollout import check_settings  # noqa: PLC0415
+
     calm = wish.waves is None and wish.canaries is None
     waves, canaries, soak_s = _shares(wish.waves or "100"), wish.canaries or 0, 0.0
     if calm and cameras >= FEW:
@@ -151,7 +154,10 @@ def pace_of(wish: Wish, cameras: int, now: float) -> Pace:
         "tolerated": None if wish.tolerated is None else wish.tolerated / 100,
         "start_at": None if wish.start_in is None else now + _seconds(wish.start_in),
     }
-    return Pace(waves, canaries, {name: value for name, value in settings.items() if value is not None})
+    given = {name: value for name, value in settings.items() if value is not None}
+    # With the server's own rules: after the upload would be too late.
+    check_settings(RolloutSettings(**{**given, "ignore": wish.ignore, "canaries": canaries}))
+    return Pace(waves, canaries, given)
 
 
 def _shares(text: str) -> tuple[int, ...]:

@@ -318,3 +318,19 @@ def test_watching_gives_up_when_fleetd_stays_away(desk: Desk, rig: Rig, fleet: F
     result = desk.run("push-model", desk.bundle(), "--to", "all", "--yes", transport=Restarting(rig, 1000))
     assert result.exit_code == 4
     assert desk.slept == watch.ATTEMPTS - 1
+
+
+@pytest.mark.parametrize("wrong", [("--window", "25:00"), ("--ignore", "foo")])
+def test_an_option_that_the_server_would_refuse_is_refused_before_anything_is_signed(
+    desk: Desk, wrong: tuple[str, str]
+) -> None:
+    desk.make_key()
+    Fleet(desk.rig, "cam-1")
+    assert "Nothing was changed" in desk.fails(2, "push-model", desk.bundle(), "--to", "all", "--yes", *wrong)
+    assert desk.json("releases", "list") == []
+
+
+def test_somebody_elses_public_half_is_trusted_from_its_file(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "bob.pub"
+    file.write_text(OperatorKey.generate().public.hex() + "\n", encoding="ascii")
+    assert "(bob)" in desk.ok("keys", "trust", file, "--name", "bob")

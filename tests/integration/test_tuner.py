@@ -90,7 +90,7 @@ def test_an_operator_changes_settings_from_the_command_line(desk: Desk) -> None:
     assert "Wanted of 2 cameras: cam-1, cam-2." in desk.ok(
         "config", "set", "publish=on_change", "roi=10,10,80,80", "frame_size=none", "--to", "all"
     )
-    assert "2 had it already" in desk.ok("config", "set", "publish=on_change", "--to", "all")
+    assert "Nothing new for 2" in desk.ok("config", "set", "publish=on_change", "--to", "all")
     shown = desk.ok("config", "show", "cam-1")
     assert "on_change" in shown
     assert "It has not said yet" in shown
