@@ -4,6 +4,7 @@ Nothing here needs fleetd's own account, so a running fleetd is not disturbed. W
 as whether the broker writes to disk, is not claimed.
 """
 
+import json
 import secrets
 import ssl
 import threading
@@ -269,14 +270,19 @@ def _lanes(broker: Broker, one: Account, other: Account, reader: Account) -> lis
 def _queue(broker: Broker, one: Account, reader: Account) -> Finding:
     """Whether the broker keeps for an absent fleetd what cameras publish meanwhile."""
     topic = f"{broker.prefix}/{one.name}/up/event"
-    run = secrets.token_hex(4)
+    boot = secrets.token_hex(8)
+    # Proper events: a fleetd that listens stores them, and forgets them with the throw-away camera.
+    events = [
+        json.dumps({"boot": boot, "seq": number, "up_ms": number, "kind": "check"}).encode()
+        for number in range(1, BURST + 1)
+    ]
     with broker.open(reader, clean=False) as link:
         link.subscribe(topic)
     with broker.open(one) as link:
-        link.publish_many(topic, [f"{run} {number}".encode() for number in range(BURST)])
+        link.publish_many(topic, events)
     with broker.open(reader, clean=False) as link:
         _until(lambda: len(link.got) >= BURST)
-        kept = sum(body.startswith(run.encode()) for _, body in link.got)
+        kept = len({body for _, body in link.got} & set(events))
     with broker.open(reader):
         pass  # clean: the broker forgets the session
     if kept >= BURST:
